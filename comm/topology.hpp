@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace penstock::comm {
+
+// Where this process may run.
+struct CpuPlacement {
+  std::string host;
+  int allowed_cpus = 0;  // in the affinity mask
+  int node_cpus = 0;     // online on this machine
+};
+
+CpuPlacement cpu_placement();
+
+// Threads for one of `node_ranks` ranks on a node, if the user named none: its own mask, divided
+// among the ranks when the mask is the whole node. At least 1.
+int default_threads(const CpuPlacement& placement, int node_ranks);
+
+// What to tell a user whose rank is pinned to fewer cores than its share of the node; empty if
+// all is well. Names the mpirun and srun options that mend it.
+std::string binding_warning(const CpuPlacement& placement, int node_ranks);
+
+}  // namespace penstock::comm

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/records.hpp"
+
+namespace penstock::io {
+
+// Where a record lies in the input. 24 bytes in the index file.
+struct IndexEntry {
+  std::uint64_t offset = 0;  // bytes from the start of the input
+  std::uint32_t length = 0;  // bytes, without the newline
+  std::uint32_t line = 0;    // 1-based, saturating
+  std::uint64_t prefix_hash =
+      0;  // XXH3-64 of the line's first 256 bytes: equal prefixes sort together
+};
+
+// One pass over the input writes `index_path`. Blank lines are not records; CRLF is accepted; a
+// UTF-8 byte order mark at the start is skipped. Lines above 4 GiB are a FileError.
+// Returns the number of records.
+std::uint64_t build_index(const std::string& input_path, const std::string& index_path);
+
+// Copies standard input to `path`.
+void spool_standard_input(const std::string& path);
+
+// Reads entries and lines on demand; memory does not grow with the input. Not thread-safe.
+class IndexedInput {
+ public:
+  IndexedInput(const std::string& input_path, const std::string& index_path);
+  ~IndexedInput();
+  IndexedInput(IndexedInput&&) noexcept;
+  IndexedInput& operator=(IndexedInput&&) noexcept;
+
+  std::uint64_t size() const;  // records
+  std::vector<IndexEntry> entries(std::uint64_t first, std::uint64_t count) const;
+  std::string line(const IndexEntry& entry) const;  // without newline and carriage return
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// "-" and names that end in .jsonl, .ndjson or .json are JSONL; .txt and others are text, unless
+// the first non-blank byte is '{'.
+InputFormat detect_format(const std::string& path);
+
+}  // namespace penstock::io

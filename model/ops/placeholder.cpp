@@ -1,0 +1,1 @@
+// Keeps the target non-empty until its first source is here; remove it then.

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.hpp"
+
+namespace penstock::model {
+
+// What a checkpoint's /tokenizer holds, as text. Empty: not there.
+struct TokenizerFiles {
+  std::string tokenizer_json;
+  std::string chat_template;
+  std::string generation_config;  // generation_config.json
+};
+
+std::vector<io::Blob> to_blobs(const TokenizerFiles& files);
+TokenizerFiles from_blobs(const std::vector<io::Blob>& blobs);
+
+// From a Hugging Face folder: tokenizer.json; the chat template from chat_template.jinja or
+// tokenizer_config.json; generation_config.json.
+TokenizerFiles read_hf_tokenizer(const std::string& folder);
+
+// MODEL of the command line: a checkpoint, a Hugging Face folder or a GGUF file, also one that
+// holds a vocabulary only.
+TokenizerFiles read_tokenizer(const std::string& model_path);
+
+}  // namespace penstock::model

@@ -6,7 +6,8 @@ namespace penstock::comm {
 
 void Control::agree(bool ok, std::string_view text, std::string_view what,
                     std::chrono::milliseconds timeout) {
-  const std::string mine = (ok ? "+" : "-") + std::string(text);
+  std::string mine(1, ok ? '+' : '-');
+  mine += text;
   const std::vector<std::string> all = all_gather(mine, what, timeout);
   for (int i = 0; i < size(); ++i) {
     const std::string& theirs = all[static_cast<std::size_t>(i)];

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 namespace penstock::comm {
 
@@ -9,8 +8,12 @@ namespace penstock::comm {
 struct CpuPlacement {
   std::string host;
   int allowed_cpus = 0;  // in the affinity mask
-  int node_cpus = 0;     // online on this machine
+  int node_cpus = 0;     // of this machine that the job may use: online, and within the cgroup's
+                         // cpuset and cpu quota and Slurm's allocation
 };
+
+// This machine's name as its own kernel says it.
+std::string host_name();
 
 CpuPlacement cpu_placement();
 

@@ -14,4 +14,11 @@ class FileError : public std::runtime_error {
       : std::runtime_error(std::string(file) + ": " + std::string(reason)) {}
 };
 
+// A name that a file chose, fit for a message on a terminal: in single quotes, control characters
+// escaped as \xNN, broken UTF-8 replaced by U+FFFD, cut after 120 bytes.
+// Call it as io::quoted: a plain call with a std::string may find std::quoted.
+std::string quoted(std::string_view name);
+
+bool is_valid_utf8(std::string_view text);
+
 }  // namespace penstock::io

@@ -31,4 +31,7 @@ class TensorSource {
   virtual void read(std::size_t tensor, std::uint64_t first, std::span<float> out) = 0;
 };
 
+// Throws std::invalid_argument unless [first, first + count) is a range that read() takes.
+void check_read_range(const SourceTensor& tensor, std::uint64_t first, std::uint64_t count);
+
 }  // namespace penstock::io

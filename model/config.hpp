@@ -43,6 +43,10 @@ struct ModelConfig {
 // of range, or an architecture or rope type that is not supported (naming those that are).
 ModelConfig parse_hf_config(std::string_view config_json);
 
+// Adds the stop ids (eos_token_id, one or a list) of a generation_config.json to those of the
+// config. Throws ModelError as parse_hf_config does.
+void add_generation_defaults(std::string_view generation_config_json, ModelConfig& config);
+
 // To and from the attributes of /config. Both check all limits: no value is trusted.
 std::vector<io::NamedAttribute> to_attributes(const ModelConfig& config);
 ModelConfig from_attributes(const std::vector<io::NamedAttribute>& attributes);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <unordered_map>
@@ -7,7 +8,7 @@
 
 namespace penstock::model {
 
-// How the next token is chosen. Names and meanings are those of vLLM and transformers.
+// How the next token is chosen. Names and meanings are those of transformers and vLLM.
 struct SamplingParams {
   float temperature = 0.0f;         // 0: greedy (argmax, lowest id on a tie)
   std::int32_t top_k = 0;           // 0: off
@@ -17,12 +18,23 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // over the answer
   float frequency_penalty = 0.0f;   // over the answer
   std::uint64_t seed = 0;
+
+  bool has_penalty() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
 };
 
-// Uniform in [0, 1) from a counter-based generator (Philox 4x32-10, Salmon et al. 2011), keyed by
-// (seed, record, sample, position): the same on every layout.
-double uniform(std::uint64_t seed, std::uint64_t record, std::uint32_t sample,
-               std::uint32_t position);
+struct TokenProbability {
+  std::int32_t id = 0;
+  float probability = 0;  // up to a common factor
+};
+
+// What temperature, top-k, top-p and min-p, applied in this order, leave of the logits [vocab]:
+// the most probable first (lowest id on a tie), or in id order when no filter is on. Never empty;
+// NaN counts as minus infinity. Requires temperature > 0. Each filter works on the renormalized
+// outcome of the one before, as the LogitsWarpers of transformers do. The result is in `out`.
+void distribution(std::span<const float> logits, const SamplingParams& params,
+                  std::vector<TokenProbability>& out);
 
 // One sequence's sampling: its parameters and the token counts the penalties need.
 class Sampler {
@@ -32,19 +44,21 @@ class Sampler {
   Sampler(const SamplingParams& params, std::uint64_t record, std::span<const std::int32_t> tokens,
           std::size_t prompt_tokens);
 
-  // Chooses the next token from logits [vocab] and counts it. `logits` is scratch: it is changed.
-  // Order: penalties, temperature, top-k, top-p, min-p, draw.
+  // Chooses the next token from logits [vocab] and counts it. `logits` is changed by penalties.
   std::int32_t sample(std::span<float> logits);
 
  private:
-  SamplingParams params_;
-  std::uint64_t record_ = 0;
-  std::uint32_t position_ = 0;  // tokens generated so far
   struct Counts {
     bool in_prompt = false;
     std::uint32_t generated = 0;
   };
+  void apply_penalties(std::span<float> logits) const;
+
+  SamplingParams params_;
+  std::uint64_t record_ = 0;
+  std::uint32_t position_ = 0;                       // tokens generated so far
   std::unordered_map<std::int32_t, Counts> counts_;  // kept only when a penalty is on
+  std::vector<TokenProbability> candidates_;         // kept for its memory
 };
 
 }  // namespace penstock::model

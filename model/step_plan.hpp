@@ -10,7 +10,8 @@ namespace penstock::model {
 // Tokens in one KV block; also the tile in which attention walks the cache.
 inline constexpr std::uint32_t kKvBlockTokens = 32;
 
-// A sequence that joins (or, after an eviction, joins again). Only the last stage needs it.
+// A sequence that joins (or, after an eviction, joins again under a new handle). Only the last
+// stage needs it.
 struct Admission {
   std::uint32_t sequence = 0;  // the driver's handle, never used twice in a run
   std::uint64_t record = 0;    // index in the dataset: keys the random numbers

@@ -1,0 +1,73 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "app/commands.hpp"
+#include "app/options.hpp"
+#include "app/pipeline_options.hpp"
+#include "jobs/bench.hpp"
+
+namespace penstock::app {
+namespace {
+
+std::vector<std::uint32_t> parse_batches(const std::string& text) {
+  std::vector<std::uint32_t> batches;
+  std::istringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) {
+    std::size_t end = 0;
+    unsigned long value = 0;
+    try {
+      value = std::stoul(item, &end);
+    } catch (const std::exception&) {
+      end = 0;
+    }
+    if (end == 0 || end != item.size() || value == 0 || value > 65536) {
+      throw jobs::UsageError(
+          fmt::format("--batch '{}': give numbers from 1 on, with commas: 1,8,32", text));
+    }
+    batches.push_back(static_cast<std::uint32_t>(value));
+  }
+  if (batches.empty()) throw jobs::UsageError("--batch is empty");
+  return batches;
+}
+
+std::uint32_t tokens(const po::variables_map& values, const char* name) {
+  const auto value = values[name].as<std::int64_t>();
+  if (value < 2 || value > 1 << 24) {
+    throw jobs::UsageError(fmt::format("--{} {} is out of range: give 2 or more", name, value));
+  }
+  return static_cast<std::uint32_t>(value);
+}
+
+}  // namespace
+
+int bench_command(Invocation& invocation) {
+  OptionParser parser(
+      "penstock bench CKPT [options]",
+      "Measures tokens per second of the layout it is started on (mpirun -n N, or one process),\n"
+      "as shares of what this machine's arithmetic and memory allow, and where each stage's time\n"
+      "goes in steady decode.\n",
+      {"CKPT"});
+  auto group = parser.group("Measurement");
+  group("batch", po::value<std::string>()->default_value("1,8,32"), "sequences at a time");
+  group("prompt", po::value<std::int64_t>()->default_value(128), "tokens of each prompt");
+  group("generate", po::value<std::int64_t>()->default_value(128), "tokens of each answer");
+  group("json", "machine-readable");
+  add_pipeline_options(parser);
+  po::variables_map values;
+  if (!asks_for_help(invocation.arguments)) {
+    invocation.world->emplace(invocation.argc, invocation.argv);
+  }
+  if (!parser.parse(invocation.arguments, values)) return 0;
+  jobs::BenchOptions options;
+  options.pipeline = pipeline_choice(values);
+  options.batches = parse_batches(values["batch"].as<std::string>());
+  options.prompt_tokens = tokens(values, "prompt");
+  options.generated_tokens = tokens(values, "generate");
+  options.json = values.count("json") > 0;
+  options.version = version();
+  return jobs::run_bench(**invocation.world, options);
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,110 @@
+#include "app/options.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+
+#include "jobs/launch.hpp"
+
+namespace penstock::app {
+
+using jobs::UsageError;
+
+OptionParser::OptionParser(std::string usage, std::string description,
+                           std::vector<std::string> positional)
+    : usage_(std::move(usage)),
+      description_(std::move(description)),
+      positional_(std::move(positional)) {
+  group("General")("help,h", "show this text")(
+      "config", po::value<std::string>()->value_name("FILE"),
+      "read options from an INI file too (NAME = VALUE); the command line wins");
+}
+
+po::options_description_easy_init OptionParser::group(const std::string& title) {
+  return groups_.emplace_back(title, 100).add_options();
+}
+
+bool OptionParser::parse(const std::vector<std::string>& arguments, po::variables_map& values) {
+  po::options_description visible;
+  for (auto it = groups_.begin() + 1; it != groups_.end(); ++it) visible.add(*it);
+  visible.add(groups_.front());
+  po::options_description all;
+  all.add(visible);
+  po::positional_options_description operands;
+  for (const std::string& name : positional_) {
+    all.add_options()(name.c_str(), po::value<std::string>());
+    operands.add(name.c_str(), 1);
+  }
+  try {
+    po::store(
+        po::command_line_parser(arguments)
+            .options(all)
+            .positional(operands)
+            .style(po::command_line_style::default_style & ~po::command_line_style::allow_guessing)
+            .run(),
+        values);
+    if (values.count("help") > 0) {
+      std::cout << "usage: " << usage_ << "\n\n" << description_ << "\n" << visible;
+      return false;
+    }
+    if (const auto file = given<std::string>(values, "config")) {
+      std::ifstream in(*file);
+      if (!in) throw UsageError(*file + ": this --config file cannot be read");
+      po::store(po::parse_config_file(in, visible), values);
+    }
+    po::notify(values);
+  } catch (const po::error& e) {
+    throw UsageError(fmt::format("{} (see: {} --help)", e.what(),
+                                 usage_.substr(0, usage_.find(' ', usage_.find(' ') + 1))));
+  }
+  for (const std::string& name : positional_) {
+    if (values.count(name) == 0) {
+      throw UsageError(fmt::format("{} is missing; usage: {}", name, usage_));
+    }
+  }
+  return true;
+}
+
+bool asks_for_help(const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [](const std::string& a) { return a == "--help" || a == "-h"; });
+}
+
+std::uint64_t parse_bytes(const std::string& option, const std::string& text) {
+  std::size_t end = 0;
+  double number = 0;
+  try {
+    number = std::stod(text, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  std::string unit = text.substr(end);
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  if (unit.ends_with("IB")) unit.resize(unit.size() - 2);
+  if (unit.ends_with("B")) unit.pop_back();
+  const std::string_view units = "KMGT";
+  const bool known = unit.empty() || (unit.size() == 1 && units.find(unit) != units.npos);
+  if (end == 0 || !known || !(number > 0) || number > 1e18) {
+    throw UsageError(
+        fmt::format("{} '{}' is not a size: give bytes, or 512M, 4G, 1.5T", option, text));
+  }
+  const std::size_t power = unit.empty() ? 0 : units.find(unit) + 1;
+  const double bytes = number * std::pow(1024.0, static_cast<double>(power));
+  if (bytes > 1e18) throw UsageError(fmt::format("{} '{}' is too large", option, text));
+  return static_cast<std::uint64_t>(bytes);
+}
+
+std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text) {
+  if (text == "auto") return std::nullopt;
+  const auto dtype = io::parse_dtype(text);
+  if (!dtype) {
+    throw UsageError(fmt::format("{} '{}' is not known: auto, f32, f16, bf16", option, text));
+  }
+  return dtype;
+}
+
+}  // namespace penstock::app

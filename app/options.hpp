@@ -1,0 +1,51 @@
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/dtype.hpp"
+
+namespace penstock::app {
+
+namespace po = boost::program_options;
+
+// The options of one command and how they are read: the command line, then --config FILE (INI, the
+// same names). Every command has --help and --config.
+class OptionParser {
+ public:
+  // `usage`: "penstock run CKPT --input D --output O"; `positional`: names of the operands.
+  OptionParser(std::string usage, std::string description, std::vector<std::string> positional);
+
+  // A group of options, shown under its title. Options are added by calling the result.
+  po::options_description_easy_init group(const std::string& title);
+
+  // False: --help was asked for, and printed. Throws jobs::UsageError with a hint at --help.
+  bool parse(const std::vector<std::string>& arguments, po::variables_map& values);
+
+ private:
+  std::string usage_;
+  std::string description_;
+  std::vector<std::string> positional_;
+  std::deque<po::options_description> groups_;  // addresses stay valid
+};
+
+// Whether --help is among the arguments: no ranks are needed to answer that.
+bool asks_for_help(const std::vector<std::string>& arguments);
+
+// "4G", "512M", "1.5GiB", "1000000": bytes; suffixes are powers of 1024. Throws jobs::UsageError.
+std::uint64_t parse_bytes(const std::string& option, const std::string& text);
+// "f32", "bf16", "f16"; "auto" is empty. Throws jobs::UsageError.
+std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text);
+
+template <class T>
+std::optional<T> given(const po::variables_map& values, const char* name) {
+  if (values.count(name) == 0) return std::nullopt;
+  return values[name].as<T>();
+}
+
+}  // namespace penstock::app

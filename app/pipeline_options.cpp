@@ -1,0 +1,72 @@
+#include "app/pipeline_options.hpp"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+namespace penstock::app {
+namespace {
+
+std::uint32_t count(const po::variables_map& values, const char* name, std::int64_t least) {
+  const auto value = values[name].as<std::int64_t>();
+  if (value < least || value > std::numeric_limits<std::int32_t>::max()) {
+    throw jobs::UsageError(
+        fmt::format("--{} {} is out of range: give {} or more", name, value, least));
+  }
+  return static_cast<std::uint32_t>(value);
+}
+
+}  // namespace
+
+void add_pipeline_options(OptionParser& parser) {
+  auto layout = parser.group("Layout");
+  layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
+         "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
+  layout("link", po::value<std::string>()->default_value("auto"),
+         "how activations travel: mpi between ranks, local between threads of one process, auto");
+  layout("device", po::value<std::string>()->default_value("auto"), "cpu, or auto");
+  layout("threads", po::value<std::int64_t>()->default_value(0, "auto"),
+         "threads of each stage (auto: the cores this rank may use)");
+  auto numbers = parser.group("Numbers and memory");
+  numbers("dtype", po::value<std::string>()->default_value("auto"),
+          "of weights and activations: f32, bf16 (auto: bf16 for a bf16 checkpoint, else f32)");
+  numbers("kv-dtype", po::value<std::string>()->default_value("auto"),
+          "of the KV cache: f32, bf16 (auto: as --dtype)");
+  numbers("kv-memory", po::value<std::string>()->default_value("auto")->value_name("SIZE"),
+          "KV cache of each rank, for example 4G (auto: up to half of the free memory)");
+  numbers("max-context", po::value<std::int64_t>()->default_value(0, "the model's"),
+          "tokens of a prompt and its answer together");
+  numbers("max-step-tokens", po::value<std::int64_t>()->default_value(512),
+          "tokens computed in one step");
+  numbers("slots", po::value<std::int64_t>()->default_value(0, "auto"),
+          "micro-batches in flight (auto: 1 for one stage, else stages + 1)");
+}
+
+jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
+  jobs::PipelineChoice choice;
+  choice.checkpoint = values["CKPT"].as<std::string>();
+  const auto link = values["link"].as<std::string>();
+  if (link == "mpi") {
+    choice.link = jobs::LinkKind::mpi;
+  } else if (link == "local") {
+    choice.link = jobs::LinkKind::local;
+  } else if (link != "auto") {
+    throw jobs::UsageError(fmt::format("--link '{}' is not known: auto, local, mpi", link));
+  }
+  const auto device = values["device"].as<std::string>();
+  if (device != "auto" && device != "cpu") {
+    throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu", device));
+  }
+  choice.stages = static_cast<int>(count(values, "stages", 0));
+  choice.threads = static_cast<int>(count(values, "threads", 0));
+  choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
+  choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
+  choice.slots = count(values, "slots", 0);
+  choice.max_step_tokens = count(values, "max-step-tokens", 1);
+  choice.max_context = count(values, "max-context", 0);
+  const auto memory = values["kv-memory"].as<std::string>();
+  if (memory != "auto") choice.kv_memory = parse_bytes("--kv-memory", memory);
+  return choice;
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,103 @@
+#include <fmt/format.h>
+
+#include "app/commands.hpp"
+#include "app/options.hpp"
+#include "app/pipeline_options.hpp"
+#include "jobs/run.hpp"
+
+namespace penstock::app {
+namespace {
+
+void add_generation_options(OptionParser& parser) {
+  auto group = parser.group("Answers (a record's own fields of the same names win)");
+  group("max-tokens", po::value<std::int64_t>(), "tokens of an answer at most (default 256)");
+  group("temperature", po::value<double>(), "0: greedy (default: the checkpoint's, else 0)");
+  group("top-k", po::value<std::int64_t>(), "choose among the k most probable; 0: all");
+  group("top-p", po::value<double>(), "choose among the most probable that sum to p");
+  group("min-p", po::value<double>(), "leave out what is less probable than p times the best");
+  group("repetition-penalty", po::value<double>(), "above 1: fewer tokens of prompt and answer");
+  group("presence-penalty", po::value<double>(), "above 0: fewer tokens of the answer");
+  group("frequency-penalty", po::value<double>(), "the same for each time a token was used");
+  group("seed", po::value<std::uint64_t>(), "of all random choices (default 0)");
+  group("stop", po::value<std::vector<std::string>>()->composing(),
+        "end the answer before this text; may be given several times");
+  group("ignore-eos", "do not stop at the end-of-sequence token");
+}
+
+jobs::GenerationOptions generation_options(const po::variables_map& values) {
+  jobs::GenerationOptions g;
+  g.max_tokens = given<std::int64_t>(values, "max-tokens");
+  g.temperature = given<double>(values, "temperature");
+  g.top_k = given<std::int64_t>(values, "top-k");
+  g.top_p = given<double>(values, "top-p");
+  g.min_p = given<double>(values, "min-p");
+  g.repetition_penalty = given<double>(values, "repetition-penalty");
+  g.presence_penalty = given<double>(values, "presence-penalty");
+  g.frequency_penalty = given<double>(values, "frequency-penalty");
+  g.seed = given<std::uint64_t>(values, "seed");
+  g.stop = given<std::vector<std::string>>(values, "stop").value_or(std::vector<std::string>());
+  if (values.count("ignore-eos") > 0) g.ignore_eos = true;
+  return g;
+}
+
+std::string required(const po::variables_map& values, const char* name, const char* meaning) {
+  if (values.count(name) == 0) {
+    throw jobs::UsageError(fmt::format("--{} is missing: {}", name, meaning));
+  }
+  return values[name].as<std::string>();
+}
+
+}  // namespace
+
+int run_command(Invocation& invocation) {
+  OptionParser parser(
+      "penstock run CKPT --input D --output O [options]",
+      "Answers every record of D and writes the answers to O, in the order of the input. Started\n"
+      "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n\n"
+      "D   JSONL: {\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} "
+      "or\n    {\"tokens\": [1, 2, 3]}, with an optional \"id\" and any of the answer options as\n"
+      "    fields; or plain text, a prompt a line; - is standard input\n"
+      "O   JSONL: {\"id\", \"index\", \"text\", \"finish_reason\", \"usage\"}; O.job/ beside it "
+      "holds\n    what the job needs while it runs\n",
+      {"CKPT"});
+  auto job = parser.group("Job");
+  job("task", po::value<std::string>()->default_value("generate"), "what to do: generate");
+  job("input", po::value<std::string>()->value_name("D"), "the dataset");
+  job("output", po::value<std::string>()->value_name("O"), "the answers");
+  job("limit", po::value<std::uint64_t>()->value_name("N"), "only the first N records");
+  job("fresh", "remove an earlier output and its job folder, and start over");
+  job("progress", po::value<std::string>()->default_value("auto"), "auto, bar, lines, none");
+  job("quiet", "only errors");
+  job("verbose", "say more, for example what each rank read");
+  add_generation_options(parser);
+  add_pipeline_options(parser);
+  po::variables_map values;
+  if (!asks_for_help(invocation.arguments)) {
+    invocation.world->emplace(invocation.argc, invocation.argv);
+  }
+  if (!parser.parse(invocation.arguments, values)) return 0;
+
+  if (values["task"].as<std::string>() != "generate") {
+    throw jobs::UsageError(
+        fmt::format("--task '{}' is not known: generate", values["task"].as<std::string>()));
+  }
+  jobs::RunOptions options;
+  options.pipeline = pipeline_choice(values);
+  options.input = required(values, "input", "the file of records, or - for standard input");
+  options.output = required(values, "output", "the file for the answers");
+  options.generation = generation_options(values);
+  options.limit = given<std::uint64_t>(values, "limit").value_or(UINT64_MAX);
+  options.fresh = values.count("fresh") > 0;
+  const auto progress = jobs::parse_progress_mode(values["progress"].as<std::string>());
+  if (!progress) {
+    throw jobs::UsageError(fmt::format("--progress '{}' is not known: auto, bar, lines, none",
+                                       values["progress"].as<std::string>()));
+  }
+  options.progress = *progress;
+  options.quiet = values.count("quiet") > 0;
+  options.verbose = values.count("verbose") > 0;
+  options.version = version();
+  return jobs::run_generate(**invocation.world, options);
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,66 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "app/commands.hpp"
+#include "app/options.hpp"
+#include "io/error.hpp"
+#include "jobs/launch.hpp"
+#include "model/text/tokenizer.hpp"
+#include "model/text/tokenizer_files.hpp"
+
+namespace penstock::app {
+namespace {
+
+std::vector<std::int32_t> parse_ids(const std::string& line, std::uint64_t number) {
+  std::vector<std::int32_t> ids;
+  std::istringstream in(line);
+  std::int32_t id = 0;
+  while (in >> id) ids.push_back(id);
+  if (!in.eof()) {
+    throw jobs::UsageError(fmt::format("line {}: not a list of token ids", number));
+  }
+  return ids;
+}
+
+}  // namespace
+
+int tokenize_command(Invocation& invocation) {
+  OptionParser parser("penstock tokenize MODEL [options] < TEXT",
+                      "Turns each line of standard input into token ids, or ids into text. MODEL "
+                      "is a checkpoint,\na Hugging Face folder, a tokenizer.json or a GGUF file "
+                      "(also one that holds a vocabulary only).\n",
+                      {"MODEL"});
+  auto group = parser.group("Tokens");
+  group("decode", "lines of ids in, text out");
+  group("no-special", "encode: no BOS; decode: leave special tokens out");
+  group("input", po::value<std::string>()->value_name("FILE"), "instead of standard input");
+  po::variables_map values;
+  if (!parser.parse(invocation.arguments, values)) return 0;
+
+  const auto files = model::read_tokenizer(values["MODEL"].as<std::string>());
+  const auto tokenizer = model::Tokenizer::from_json(files.tokenizer_json);
+  std::ifstream file;
+  if (const auto path = given<std::string>(values, "input")) {
+    file.open(*path, std::ios::binary);
+    if (!file) throw io::FileError(*path, "cannot be read");
+  }
+  std::istream& in = file.is_open() ? file : std::cin;
+  std::ios::sync_with_stdio(false);
+  const bool decode = values.count("decode") > 0;
+  const bool special = values.count("no-special") == 0;
+  std::string line;
+  for (std::uint64_t number = 1; std::getline(in, line); ++number) {
+    if (decode) {
+      std::cout << tokenizer.decode(parse_ids(line, number), !special) << "\n";
+    } else {
+      std::cout << fmt::format("{}\n", fmt::join(tokenizer.encode(line, special), " "));
+    }
+  }
+  return 0;
+}
+
+}  // namespace penstock::app

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "comm/control.hpp"
+#include "comm/mpi_messages.hpp"
+#include "comm/world.hpp"
+
+namespace penstock::comm {
+
+class MpiControl final : public Control {
+ public:
+  explicit MpiControl(const World& world);
+
+  int member() const override { return member_; }
+  int size() const override { return static_cast<int>(descriptions_.size()); }
+  std::string describe(int member) const override;
+
+  void send(int to, std::span<const std::byte> bytes) override;
+  std::optional<ControlMessage> try_receive() override { return messages_.try_receive(); }
+  void progress() override;
+  std::vector<std::string> all_gather(std::string_view bytes, std::string_view what,
+                                      std::chrono::milliseconds timeout) override;
+
+ private:
+  void send_to_others(std::string_view text);
+  std::vector<std::string> gather_and_answer(std::string_view bytes, std::string_view what,
+                                             std::chrono::milliseconds timeout);
+  std::vector<std::string> ask_first(std::string_view bytes, std::string_view what,
+                                     std::chrono::milliseconds timeout);
+
+  int member_;
+  std::vector<std::string> descriptions_;  // [size]
+  MpiMessages messages_;
+  MpiMessages collectives_;
+};
+
+}  // namespace penstock::comm

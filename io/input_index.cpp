@@ -1,0 +1,274 @@
+#include "io/input_index.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include "io/error.hpp"
+#include "io/file.hpp"
+#include "io/output_file.hpp"
+
+namespace penstock::io {
+namespace {
+
+static_assert(sizeof(IndexEntry) == 24 && std::is_trivially_copyable_v<IndexEntry>);
+static_assert(std::endian::native == std::endian::little, "the index is stored as it lies");
+
+constexpr std::array<char, 8> kMagic = {'P', 'E', 'N', 'S', 'T', 'I', 'D', 'X'};
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kReadBytes = 4u << 20;
+constexpr std::size_t kPrefixBytes = 256;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+// The index file: this, then `count` entries.
+struct IndexHeader {
+  std::array<char, 8> magic = kMagic;
+  std::uint32_t version = kVersion;
+  std::uint32_t entry_bytes = sizeof(IndexEntry);
+  std::uint64_t count = 0;
+  std::uint64_t input_bytes = 0;  // so that an input that has changed is seen
+};
+static_assert(sizeof(IndexHeader) == 32);
+
+template <typename T>
+std::string_view bytes_of(const T& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof(T)};
+}
+
+bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+// The line that is being read; lines may span reads of the input.
+class LineScanner {
+ public:
+  LineScanner(const std::string& input_path, OutputFile& out)
+      : input_path_(input_path), out_(out) {}
+
+  void skip(std::uint64_t bytes) { begin_ += bytes; }
+
+  void feed(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const void* found = std::memchr(bytes.data(), '\n', bytes.size());
+      if (found == nullptr) return grow(bytes);
+      const auto length = static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
+      grow(bytes.substr(0, length));
+      end_line();
+      bytes.remove_prefix(length + 1);
+    }
+  }
+
+  std::uint64_t finish() {
+    if (length_ > 0) end_line();
+    return count_;
+  }
+
+ private:
+  void grow(std::string_view part) {
+    if (part.empty()) return;
+    if (prefix_bytes_ < kPrefixBytes) {
+      const std::size_t taken = std::min(part.size(), kPrefixBytes - prefix_bytes_);
+      std::memcpy(prefix_.data() + prefix_bytes_, part.data(), taken);
+      prefix_bytes_ += taken;
+    }
+    if (blank_) blank_ = std::all_of(part.begin(), part.end(), is_blank);
+    ends_in_return_ = part.back() == '\r';
+    length_ += part.size();
+    if (length_ > std::numeric_limits<std::uint32_t>::max()) {
+      throw FileError(input_path_, fmt::format("line {} is longer than 4 GiB", line_));
+    }
+  }
+
+  void end_line() {
+    if (!blank_) {
+      const std::uint64_t length = length_ - (ends_in_return_ ? 1 : 0);
+      IndexEntry entry;
+      entry.offset = begin_;
+      entry.length = static_cast<std::uint32_t>(length);
+      entry.line = static_cast<std::uint32_t>(
+          std::min<std::uint64_t>(line_, std::numeric_limits<std::uint32_t>::max()));
+      entry.prefix_hash =
+          XXH3_64bits(prefix_.data(), std::min<std::uint64_t>(prefix_bytes_, length));
+      out_.append(bytes_of(entry));
+      ++count_;
+    }
+    begin_ += length_ + 1;
+    ++line_;
+    length_ = 0;
+    prefix_bytes_ = 0;
+    blank_ = true;
+    ends_in_return_ = false;
+  }
+
+  const std::string& input_path_;
+  OutputFile& out_;
+  std::uint64_t begin_ = 0;  // of the line, in the input
+  std::uint64_t line_ = 1;
+  std::uint64_t count_ = 0;
+  std::uint64_t length_ = 0;
+  std::array<char, kPrefixBytes> prefix_{};
+  std::size_t prefix_bytes_ = 0;
+  bool blank_ = true;
+  bool ends_in_return_ = false;
+};
+
+// Inputs that would otherwise fail record by record, each with an odd message.
+void refuse_foreign(const std::string& path, std::string_view start) {
+  const auto starts_with = [&](std::string_view magic) { return start.starts_with(magic); };
+  if (starts_with("\x1f\x8b")) {
+    throw FileError(path, "is compressed (gzip); decompress it first");
+  }
+  if (starts_with("\x28\xb5\x2f\xfd")) {
+    throw FileError(path, "is compressed (zstd); decompress it first");
+  }
+  if (starts_with("\xff\xfe") || starts_with("\xfe\xff")) {
+    throw FileError(path, "is UTF-16 text; convert it to UTF-8 first");
+  }
+}
+
+// What shells make of <(command) cannot be read twice; File's own message would not help.
+void refuse_pipe(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) {
+    throw FileError(path, "is a pipe; pipe it into standard input and name the input \"-\"");
+  }
+}
+
+}  // namespace
+
+std::uint64_t build_index(const std::string& input_path, const std::string& index_path) {
+  refuse_pipe(input_path);
+  const File input(input_path);
+  const std::uint64_t size = input.size_bytes();
+  OutputFile out(index_path);
+  IndexHeader header;
+  header.input_bytes = size;
+  out.append(bytes_of(header));
+
+  LineScanner scanner(input_path, out);
+  std::string buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, kReadBytes)), '\0');
+  for (std::uint64_t offset = 0; offset < size;) {
+    const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(size - offset, kReadBytes));
+    input.read_at(offset, std::as_writable_bytes(std::span(buffer.data(), count)));
+    std::string_view bytes(buffer.data(), count);
+    if (offset == 0) {
+      refuse_foreign(input_path, bytes);
+      if (bytes.starts_with(kByteOrderMark)) {
+        bytes.remove_prefix(kByteOrderMark.size());
+        scanner.skip(kByteOrderMark.size());
+      }
+    }
+    scanner.feed(bytes);
+    offset += count;
+  }
+  header.count = scanner.finish();
+  out.rewrite(0, bytes_of(header));
+  out.commit();
+  return header.count;
+}
+
+void spool_standard_input(const std::string& path) {
+  OutputFile out(path);
+  std::string buffer(1u << 20, '\0');
+  while (true) {
+    const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_errno("standard input", "read");
+    if (count == 0) break;
+    out.append({buffer.data(), static_cast<std::size_t>(count)});
+  }
+  out.commit();
+}
+
+struct IndexedInput::State {
+  File input;
+  File index;
+  std::uint64_t input_bytes = 0;
+  std::uint64_t count = 0;
+};
+
+IndexedInput::IndexedInput(const std::string& input_path, const std::string& index_path)
+    : state_(std::make_unique<State>()) {
+  state_->input = File(input_path);
+  state_->index = File(index_path);
+  state_->input_bytes = state_->input.size_bytes();
+  const std::uint64_t index_bytes = state_->index.size_bytes();
+  IndexHeader header;
+  if (index_bytes < sizeof(header)) throw FileError(index_path, "is too short for an index");
+  state_->index.read_at(0, std::as_writable_bytes(std::span(&header, 1)));
+  if (header.magic != kMagic) throw FileError(index_path, "is not an index of records");
+  if (header.version != kVersion || header.entry_bytes != sizeof(IndexEntry)) {
+    throw FileError(index_path,
+                    fmt::format("has index version {}, this program reads {}; remove it",
+                                header.version, kVersion));
+  }
+  if (header.count != (index_bytes - sizeof(header)) / sizeof(IndexEntry) ||
+      (index_bytes - sizeof(header)) % sizeof(IndexEntry) != 0) {
+    throw FileError(index_path, fmt::format("says {} records but holds {} bytes of entries",
+                                            header.count, index_bytes - sizeof(header)));
+  }
+  if (header.input_bytes != state_->input_bytes) {
+    throw FileError(input_path,
+                    fmt::format("has {} bytes but had {} when it was indexed: it has changed",
+                                state_->input_bytes, header.input_bytes));
+  }
+  state_->count = header.count;
+}
+
+IndexedInput::~IndexedInput() = default;
+IndexedInput::IndexedInput(IndexedInput&&) noexcept = default;
+IndexedInput& IndexedInput::operator=(IndexedInput&&) noexcept = default;
+
+std::uint64_t IndexedInput::size() const { return state_->count; }
+
+std::vector<IndexEntry> IndexedInput::entries(std::uint64_t first, std::uint64_t count) const {
+  if (first > state_->count || count > state_->count - first) {
+    throw FileError(state_->index.path(), fmt::format("records {} to {} are asked for, it has {}",
+                                                      first, first + count, state_->count));
+  }
+  std::vector<IndexEntry> entries(count);
+  if (count > 0) {
+    state_->index.read_at(sizeof(IndexHeader) + first * sizeof(IndexEntry),
+                          std::as_writable_bytes(std::span(entries)));
+  }
+  return entries;
+}
+
+std::string IndexedInput::line(const IndexEntry& entry) const {
+  if (entry.offset > state_->input_bytes || entry.length > state_->input_bytes - entry.offset) {
+    throw FileError(state_->index.path(),
+                    fmt::format("places line {} beyond the input's end", entry.line));
+  }
+  std::string line(entry.length, '\0');
+  if (!line.empty()) {
+    state_->input.read_at(entry.offset, std::as_writable_bytes(std::span(line)));
+  }
+  return line;
+}
+
+InputFormat detect_format(const std::string& path) {
+  const auto ends_with = [&](std::string_view end) { return path.ends_with(end); };
+  if (path == "-" || ends_with(".jsonl") || ends_with(".ndjson") || ends_with(".json")) {
+    return InputFormat::jsonl;
+  }
+  refuse_pipe(path);
+  const File file(path);
+  std::string start(std::min<std::uint64_t>(file.size_bytes(), 4096), '\0');
+  if (!start.empty()) file.read_at(0, std::as_writable_bytes(std::span(start)));
+  std::string_view text = start;
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && text[first] == '{' ? InputFormat::jsonl
+                                                               : InputFormat::text;
+}
+
+}  // namespace penstock::io

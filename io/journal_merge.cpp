@@ -1,0 +1,181 @@
+#include <fmt/format.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <list>
+#include <optional>
+#include <span>
+#include <unordered_map>
+
+#include "io/error.hpp"
+#include "io/file.hpp"
+#include "io/journal.hpp"
+#include "io/journal_row.hpp"
+#include "io/output_file.hpp"
+
+namespace penstock::io {
+namespace {
+
+// Where a record's journal line lies. 16 bytes in the scratch file; zeros: not there.
+struct Place {
+  std::uint64_t offset = 0;
+  std::uint32_t length = 0;  // of the line, without newline
+  std::uint32_t journal_plus_1 = 0;
+};
+static_assert(sizeof(Place) == 16);
+
+// A table of places in a scratch file that goes away by itself. Rows arrive window by window of
+// the dataset, so a few windows of the table in memory catch nearly all look-ups.
+class PlaceTable {
+ public:
+  PlaceTable(const std::string& folder, std::uint64_t records)
+      : path_(folder + "/merge.XXXXXX"), records_(records) {
+    if (records > kMaxRecords) throw FileError(path_, fmt::format("{} records", records));
+    descriptor_ = ::mkstemp(path_.data());
+    if (descriptor_ < 0) throw_errno(path_, "create a scratch file");
+    ::unlink(path_.c_str());
+    if (::ftruncate(descriptor_, static_cast<off_t>(records * sizeof(Place))) != 0) {
+      const int error = errno;
+      ::close(descriptor_);
+      errno = error;
+      throw_errno(path_, "size a scratch file");
+    }
+  }
+  ~PlaceTable() { ::close(descriptor_); }
+  PlaceTable(const PlaceTable&) = delete;
+  PlaceTable& operator=(const PlaceTable&) = delete;
+
+  Place& operator[](std::uint64_t record) {
+    Window& window = window_of(record / kWindowRecords);
+    return window.places[record % kWindowRecords];
+  }
+
+ private:
+  static constexpr std::uint64_t kWindowRecords = 65536;  // 1 MiB
+  static constexpr std::size_t kWindows = 16;
+  static constexpr std::uint64_t kMaxRecords = std::uint64_t{1} << 48;
+
+  struct Window {
+    std::uint64_t number = 0;
+    std::vector<Place> places;
+  };
+
+  Window& window_of(std::uint64_t number) {
+    if (!windows_.empty() && windows_.front().number == number) return windows_.front();
+    const auto found = by_number_.find(number);
+    if (found != by_number_.end()) {
+      windows_.splice(windows_.begin(), windows_, found->second);
+      return windows_.front();
+    }
+    if (windows_.size() == kWindows) {
+      const Window& oldest = windows_.back();
+      write_all_at(descriptor_, oldest.number * kWindowRecords * sizeof(Place),
+                   {reinterpret_cast<const char*>(oldest.places.data()),
+                    oldest.places.size() * sizeof(Place)},
+                   path_);
+      by_number_.erase(oldest.number);
+      windows_.pop_back();
+    }
+    windows_.push_front(load(number));
+    by_number_[number] = windows_.begin();
+    return windows_.front();
+  }
+
+  Window load(std::uint64_t number) const {
+    Window window;
+    window.number = number;
+    const std::uint64_t first = number * kWindowRecords;
+    window.places.resize(std::min(kWindowRecords, records_ - first));
+    auto bytes = std::as_writable_bytes(std::span(window.places));
+    std::uint64_t offset = first * sizeof(Place);
+    while (!bytes.empty()) {
+      const ssize_t count =
+          ::pread(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) throw_errno(path_, "read the scratch file");
+      if (count == 0) throw FileError(path_, "the scratch file was cut");
+      bytes = bytes.subspan(static_cast<std::size_t>(count));
+      offset += static_cast<std::uint64_t>(count);
+    }
+    return window;
+  }
+
+  std::string path_;
+  std::uint64_t records_ = 0;
+  int descriptor_ = -1;
+  std::list<Window> windows_;  // latest first
+  std::unordered_map<std::uint64_t, std::list<Window>::iterator> by_number_;
+};
+
+// Notes where each row of one journal lies.
+void note_rows(const std::string& path, std::uint32_t journal_plus_1, std::uint64_t records,
+               PlaceTable& table, MergeCounts& counts) {
+  JournalReader reader(path);
+  std::uint64_t index = 0;
+  std::string row;
+  std::uint64_t offset = 0;
+  while (reader.next(index, row)) {
+    const std::uint64_t end = reader.valid_bytes();
+    if (index >= records) {
+      throw FileError(path, fmt::format("has a row of record {} at byte {}, the dataset has {} "
+                                        "records",
+                                        index, offset, records));
+    }
+    Place& place = table[index];
+    if (place.journal_plus_1 != 0) {
+      ++counts.duplicates;
+    } else {
+      place = {offset, static_cast<std::uint32_t>(end - offset - 1), journal_plus_1};
+      ++counts.rows;
+    }
+    offset = end;
+  }
+}
+
+std::string names_of(const std::vector<std::string>& journals) {
+  if (journals.empty()) return "no journal";
+  return journals.size() == 1 ? journals[0]
+                              : fmt::format("{} and {} more", journals[0], journals.size() - 1);
+}
+
+}  // namespace
+
+MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t records,
+                           const std::string& output, const std::string& scratch_folder) {
+  MergeCounts counts;
+  PlaceTable table(scratch_folder, records);
+  std::vector<File> files;
+  files.reserve(journals.size());
+  for (const std::string& journal : journals) {
+    files.emplace_back(journal);
+    note_rows(journal, static_cast<std::uint32_t>(files.size()), records, table, counts);
+  }
+
+  OutputFile out(output);
+  std::string line;
+  for (std::uint64_t record = 0; record < records; ++record) {
+    const Place& place = table[record];
+    if (place.journal_plus_1 == 0) {
+      throw FileError(names_of(journals),
+                      fmt::format("record {} has no row ({} of {} records have one)", record,
+                                  counts.rows, records));
+    }
+    const File& file = files[place.journal_plus_1 - 1];
+    line.resize(place.length);
+    file.read_at(place.offset, std::as_writable_bytes(std::span(line)));
+    const std::optional<std::string> row = from_journal_line(line);
+    if (!row) {
+      throw FileError(file.path(), fmt::format("the row of record {} at byte {} is damaged", record,
+                                               place.offset));
+    }
+    out.append(*row);
+    out.append("\n");
+  }
+  out.commit();
+  return counts;
+}
+
+}  // namespace penstock::io

@@ -1,0 +1,194 @@
+#include "jobs/bench.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "jobs/bench_workload.hpp"
+#include "jobs/terminal.hpp"
+#include "model/stage_plan.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::chrono::minutes kMeasureTimeout{5};
+
+// What one pass of the whole model costs, for a token at a position.
+struct ModelWork {
+  double weight_bytes = 0;
+  double flops = 0;       // of a token, the head included
+  double body_flops = 0;  // of a token, without the head
+  double attention_flops_per_position = 0;
+  double kv_bytes_per_position = 0;
+};
+
+ModelWork whole_model(const StageSetup& setup) {
+  const model::ModelConfig& c = setup.config;
+  const auto all = model::cost_of(c, {0, c.num_layers, true, true}, setup.dtype);
+  const auto body = model::cost_of(c, {0, c.num_layers, true, false}, setup.dtype);
+  const auto layers = static_cast<double>(c.num_layers);
+  ModelWork work;
+  work.weight_bytes = static_cast<double>(all.weight_bytes);
+  work.flops = all.flops_per_token;
+  work.body_flops = body.flops_per_token;
+  work.attention_flops_per_position = 4.0 * static_cast<double>(c.num_heads * c.head_dim) * layers;
+  work.kv_bytes_per_position = 2.0 * static_cast<double>(c.num_kv_heads * c.head_dim) *
+                               static_cast<double>(io::size_of(setup.kv_dtype)) * layers;
+  return work;
+}
+
+PipelineTotals run_phase(comm::Endpoint& endpoint, StageSetup& setup, BenchWorkload& workload) {
+  if (endpoint.control->member() == 0) {
+    return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload);
+  }
+  run_stage(endpoint, *setup.stage, setup.options);
+  return {};
+}
+
+// The ledger between the two marks of a decode phase.
+std::vector<StageLedger> steady_ledger(const PipelineTotals& totals, const StageSetup& setup) {
+  std::vector<StageLedger> ledger;
+  for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+    const std::vector<LedgerTotals>& marks = totals.stages[i].marks;
+    const LedgerTotals steady = marks.size() == 2 ? marks[1] - marks[0] : LedgerTotals{};
+    ledger.push_back({static_cast<int>(i), setup.reports[i].rank, steady});
+  }
+  return ledger;
+}
+
+// All ranks measure at the same time, since ranks of one node share its memory.
+model::MachineLimits measure_all(comm::Endpoint& endpoint, const StageSetup& setup) {
+  const int member = endpoint.control->member();
+  const int threads = setup.reports[static_cast<std::size_t>(member)].threads;
+  const auto mine = model::measure_machine(model::Cpu{threads}, setup.dtype);
+  const json text = {{"flops", mine.flops_per_second}, {"bytes", mine.bytes_per_second}};
+  model::MachineLimits sum;
+  for (const std::string& theirs :
+       endpoint.control->all_gather(text.dump(), "the machine's limits", kMeasureTimeout)) {
+    const json j = json::parse(theirs);
+    sum.flops_per_second += j.at("flops").get<double>();
+    sum.bytes_per_second += j.at("bytes").get<double>();
+  }
+  return sum;
+}
+
+json to_json(const BenchRow& row) {
+  json stages = json::array();
+  for (const StageLedger& stage : row.decode_ledger) stages.push_back(stage.totals);
+  return {{"batch", row.batch},
+          {"prefill_tokens_per_s", row.prefill_tokens_per_s},
+          {"prefill_limit", row.prefill_limit},
+          {"decode_tokens_per_s", row.decode_tokens_per_s},
+          {"decode_limit", row.decode_limit},
+          {"decode_ledger", stages}};
+}
+
+void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
+                   const StageSetup& setup, const BenchOptions& options) {
+  std::string text;
+  if (options.json) {
+    json all = {
+        {"version", options.version},
+        {"checkpoint", options.pipeline.checkpoint},
+        {"stages", setup.reports.size()},
+        {"slots", setup.options.slots},
+        {"threads", setup.reports[0].threads},
+        {"dtype", io::to_string(setup.dtype)},
+        {"numeric_class", setup.stage->numeric_class()},
+        {"prompt_tokens", options.prompt_tokens},
+        {"generated_tokens", options.generated_tokens},
+        {"machine",
+         {{"flops_per_s", machine.flops_per_second}, {"bytes_per_s", machine.bytes_per_second}}},
+        {"rows", json::array()}};
+    for (const BenchRow& row : rows) all["rows"].push_back(to_json(row));
+    text = all.dump(2) + "\n";
+  } else {
+    text = format_bench(rows, machine, options);
+  }
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+double prefill_limit(const StageSetup& setup, const model::MachineLimits& machine,
+                     const BenchOptions& options) {
+  const ModelWork work = whole_model(setup);
+  const double attended = (static_cast<double>(options.prompt_tokens) + 1) / 2;
+  // Only a prompt's last token goes through the head.
+  const double head = (work.flops - work.body_flops) / options.prompt_tokens;
+  const double flops = work.body_flops + head + work.attention_flops_per_position * attended;
+  const double bytes = work.weight_bytes / setup.options.max_step_tokens;
+  return 1.0 / std::max(flops / machine.flops_per_second, bytes / machine.bytes_per_second);
+}
+
+double decode_limit(const StageSetup& setup, const model::MachineLimits& machine,
+                    const BenchOptions& options, std::uint32_t batch) {
+  const ModelWork work = whole_model(setup);
+  const double context = options.prompt_tokens + options.generated_tokens / 2.0;
+  const double flops = work.flops + work.attention_flops_per_position * context;
+  const double bytes = work.weight_bytes / batch + work.kv_bytes_per_position * context;
+  return 1.0 / std::max(flops / machine.flops_per_second, bytes / machine.bytes_per_second);
+}
+
+std::string format_bench(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
+                         const BenchOptions& options) {
+  std::string text = fmt::format(
+      "machine: {:.0f} GFLOP/s, {:.1f} GB/s (measured now, all ranks together)\n"
+      "prompt {} tokens, answer {} tokens; tokens/s, share of the machine's limit in brackets\n\n"
+      "{:>6}  {:>18}  {:>18}\n",
+      machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9, options.prompt_tokens,
+      options.generated_tokens, "batch", "prefill", "decode");
+  for (const BenchRow& row : rows) {
+    text +=
+        fmt::format("{:>6}  {:>10.0f} ({:>3.0f} %)  {:>10.0f} ({:>3.0f} %)\n", row.batch,
+                    row.prefill_tokens_per_s, 100 * row.prefill_tokens_per_s / row.prefill_limit,
+                    row.decode_tokens_per_s, 100 * row.decode_tokens_per_s / row.decode_limit);
+  }
+  for (const BenchRow& row : rows) {
+    text += fmt::format("\nsteady decode at batch {}:\n{}", row.batch,
+                        format_ledger(row.decode_ledger, terminal_width()));
+  }
+  return text;
+}
+
+int run_bench(const comm::World& world, const BenchOptions& options) {
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  run_stages(world, layout, [&](comm::Endpoint& endpoint) {
+    StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
+    agree_on(endpoint, "the size of the benchmark", [&] {
+      if (options.prompt_tokens + options.generated_tokens > setup.context_limit) {
+        throw UsageError(fmt::format("--prompt {} and --generate {} exceed the context of {}",
+                                     options.prompt_tokens, options.generated_tokens,
+                                     setup.context_limit));
+      }
+    });
+    const model::MachineLimits machine = measure_all(endpoint, setup);
+    std::vector<BenchRow> rows;
+    for (const std::uint32_t batch : options.batches) {
+      BenchWorkload prefill(batch, options.prompt_tokens, 1, setup.config.vocab_size);
+      run_phase(endpoint, setup, prefill);
+      BenchWorkload decode(batch, options.prompt_tokens, options.generated_tokens,
+                           setup.config.vocab_size);
+      const PipelineTotals totals = run_phase(endpoint, setup, decode);
+      if (endpoint.control->member() != 0) continue;
+      BenchRow row;
+      row.batch = batch;
+      row.prefill_tokens_per_s =
+          static_cast<double>(batch) * options.prompt_tokens / prefill.prefill_seconds();
+      row.decode_tokens_per_s = decode.decode_tokens_per_second();
+      row.prefill_limit = prefill_limit(setup, machine, options);
+      row.decode_limit = decode_limit(setup, machine, options, batch);
+      row.decode_ledger = steady_ledger(totals, setup);
+      rows.push_back(std::move(row));
+    }
+    if (endpoint.control->member() == 0) print_results(rows, machine, setup, options);
+  });
+  return 0;
+}
+
+}  // namespace penstock::jobs

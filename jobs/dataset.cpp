@@ -1,0 +1,100 @@
+#include "jobs/dataset.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+namespace penstock::jobs {
+
+std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entries) {
+  // Each group of equal prefixes is known by its longest record, the first of them on a tie.
+  struct Head {
+    std::uint32_t length = 0;
+    std::uint32_t position = 0;
+  };
+  std::unordered_map<std::uint64_t, Head> heads;
+  heads.reserve(entries.size());
+  for (std::uint32_t i = 0; i < entries.size(); ++i) {
+    const auto [head, is_new] =
+        heads.try_emplace(entries[i].prefix_hash, Head{entries[i].length, i});
+    if (!is_new && entries[i].length > head->second.length) {
+      head->second = {entries[i].length, i};
+    }
+  }
+  struct Key {
+    Head head;
+    std::uint32_t length;
+    std::uint32_t position;
+  };
+  std::vector<Key> keys;
+  keys.reserve(entries.size());
+  for (std::uint32_t i = 0; i < entries.size(); ++i) {
+    keys.push_back({heads.at(entries[i].prefix_hash), entries[i].length, i});
+  }
+  // Heads differ in position, so that groups of equal length do not mix.
+  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
+    if (a.head.length != b.head.length) return a.head.length > b.head.length;
+    if (a.head.position != b.head.position) return a.head.position < b.head.position;
+    if (a.length != b.length) return a.length > b.length;
+    return a.position < b.position;
+  });
+  std::vector<std::uint32_t> order(entries.size());
+  std::transform(keys.begin(), keys.end(), order.begin(),
+                 [](const Key& key) { return key.position; });
+  return order;
+}
+
+Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
+                 const RequestBuilder& builder, const DatasetOptions& options)
+    : input_(&input),
+      format_(format),
+      builder_(&builder),
+      options_(options),
+      size_(std::min(input.size(), options.limit)) {}
+
+std::optional<DatasetItem> Dataset::next() {
+  if (peek() == nullptr) return std::nullopt;
+  DatasetItem item = std::move(ahead_.front());
+  ahead_.pop_front();
+  ++taken_;
+  return item;
+}
+
+const DatasetItem* Dataset::peek() {
+  if (ahead_.empty()) read_one();
+  return ahead_.empty() ? nullptr : &ahead_.front();
+}
+
+bool Dataset::prefetch() { return ahead_.size() < options_.look_ahead && read_one(); }
+
+bool Dataset::read_one() {
+  if (position_ == order_.size() && !load_window()) return false;
+  const std::uint32_t position = order_[position_];
+  ahead_.push_back(make_item(entries_[position], window_begin_ + position));
+  ++position_;
+  return true;
+}
+
+bool Dataset::load_window() {
+  const std::uint64_t begin = window_begin_ + entries_.size();
+  if (begin == size_) return false;
+  entries_ =
+      input_->entries(begin, std::min<std::uint64_t>(options_.window_records, size_ - begin));
+  order_ = window_order(entries_);
+  window_begin_ = begin;
+  position_ = 0;
+  return true;
+}
+
+DatasetItem Dataset::make_item(const io::IndexEntry& entry, std::uint64_t index) const {
+  const std::string line = input_->line(entry);
+  try {
+    return builder_->build(io::parse_record(line, format_), index, entry.line);
+  } catch (const io::RecordError& error) {
+    return FailedRecord{index, entry.line, error.id, error.what()};
+  }
+}
+
+}  // namespace penstock::jobs

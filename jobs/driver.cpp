@@ -1,0 +1,226 @@
+#include <fmt/format.h>
+
+#include <map>
+#include <stdexcept>
+
+#include "comm/error.hpp"
+#include "jobs/messages.hpp"
+#include "jobs/stage_context.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+class Driver {
+ public:
+  Driver(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options,
+         const model::StepCost& cost, Workload& workload)
+      : endpoint_(endpoint),
+        stage_(stage),
+        options_(options),
+        workload_(workload),
+        scheduler_(
+            {options.slots, options.max_step_tokens, options.max_sequences, options.kv_blocks},
+            cost),
+        context_(endpoint, stage, options, [this] { return pump(); }),
+        under_way_(options.slots) {
+    totals_.stages.resize(static_cast<std::size_t>(stages()));
+    latest_.resize(totals_.stages.size());
+    before_.resize(totals_.stages.size());
+    busy_.resize(totals_.stages.size());
+  }
+
+  PipelineTotals run() {
+    for (std::uint32_t slot = 0;; slot = (slot + 1) % options_.slots) {
+      if (scheduler_.in_flight(slot)) collect(slot);
+      refill();
+      if (scheduler_.idle()) break;
+      start(slot);
+    }
+    stop();
+    totals_.evictions = scheduler_.evictions();
+    return std::move(totals_);
+  }
+
+ private:
+  int stages() const { return endpoint_.control->size(); }
+
+  // Keeps enough records queued. On the ledger this is time in which no step is planned.
+  void refill() {
+    while (!exhausted_ && scheduler_.wanted() > 0) {
+      std::optional<Work> work = workload_.next();
+      if (!work) {
+        exhausted_ = true;
+        scheduler_.set_exhausted();
+        break;
+      }
+      const std::uint64_t record = work->record;
+      const std::size_t tokens = work->prompt.size();
+      if (!scheduler_.add(std::move(*work))) {
+        workload_.reject(record, fmt::format("the prompt has {} tokens; the KV memory holds {} "
+                                             "(raise --kv-memory)",
+                                             tokens, kv_tokens()));
+      }
+    }
+  }
+
+  std::uint64_t kv_tokens() const {
+    return std::uint64_t{options_.kv_blocks} * model::kKvBlockTokens;
+  }
+
+  // Plans the slot's next step, tells everybody, computes the first stage's part.
+  void start(std::uint32_t slot) {
+    model::StepPlan plan = scheduler_.plan(slot);
+    for (const std::uint64_t record : scheduler_.take_unfit()) {
+      workload_.reject(record, fmt::format("prompt and answer need more than the {} tokens that "
+                                           "the KV memory holds (raise --kv-memory)",
+                                           kv_tokens()));
+    }
+    if (plan.rows() == 0) {
+      if (++idle_visits_ > options_.slots && !scheduler_.idle() && !anything_in_flight()) {
+        throw std::logic_error("the scheduler has records but plans nothing");
+      }
+      return;
+    }
+    idle_visits_ = 0;
+    ++totals_.steps;
+    for (const model::SequenceStep& s : plan.sequences) {
+      if (s.rows > 1 || !s.sample || is_first_token(plan, s)) totals_.prompt_tokens += s.rows;
+    }
+    if (stages() > 1) {
+      const LedgerScope scope(context_.ledger(), Share::communication, steady_now);
+      const std::vector<std::byte> message = plan_message(plan);
+      for (int stage = 1; stage < stages(); ++stage) endpoint_.control->send(stage, message);
+    }
+    context_.compute(plan, {});
+    if (stages() == 1) {
+      const auto ids = stage_.sampled();
+      results_.emplace(plan.step, std::vector<std::int32_t>(ids.begin(), ids.end()));
+    }
+    under_way_[slot] = plan.step;
+  }
+
+  static bool is_first_token(const model::StepPlan& plan, const model::SequenceStep& step) {
+    for (const model::Admission& a : plan.admitted) {
+      if (a.sequence == step.sequence) return true;
+    }
+    return false;
+  }
+
+  bool anything_in_flight() const {
+    for (std::uint32_t slot = 0; slot < options_.slots; ++slot) {
+      if (scheduler_.in_flight(slot)) return true;
+    }
+    return false;
+  }
+
+  // Waits for the slot's tokens and gives them to the workload.
+  void collect(std::uint32_t slot) {
+    const std::uint64_t step = under_way_[slot];
+    context_.wait(
+        scheduler_.draining() ? Share::drain : Share::wait_downstream,
+        [&] { return results_.contains(step); },
+        [&] {
+          return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
+                             endpoint_.control->describe(stages() - 1));
+        });
+    const auto result = results_.extract(step);
+    for (const SampledToken& sampled : scheduler_.complete(slot, result.mapped())) {
+      ++totals_.generated_tokens;
+      if (workload_.accept(sampled.record, sampled.token)) scheduler_.finish(sampled.record);
+    }
+    if (workload_.mark_due()) mark();
+    update_busy();
+    workload_.step_done(busy_);
+  }
+
+  void mark() {
+    totals_.stages[0].marks.push_back(context_.ledger().totals(steady_now()));
+    for (int stage = 1; stage < stages(); ++stage) {
+      endpoint_.control->send(stage, signal_message(MessageKind::mark));
+    }
+  }
+
+  bool pump() {
+    bool arrived = false;
+    while (auto message = endpoint_.control->try_receive()) {
+      arrived = true;
+      const auto from = static_cast<std::size_t>(message->from);
+      switch (kind_of(message->bytes)) {
+        case MessageKind::tokens: {
+          Tokens tokens = parse_tokens(message->bytes);
+          results_.emplace(tokens.step, std::move(tokens.ids));
+          break;
+        }
+        case MessageKind::status:
+          latest_.at(from) = parse_times(message->bytes).totals;
+          break;
+        case MessageKind::stopped:
+          totals_.stages.at(from) = parse_times(message->bytes);
+          ++stopped_;
+          break;
+        default:
+          throw comm::CommError(fmt::format("{} sent a message that only a driver sends",
+                                            endpoint_.control->describe(message->from)));
+      }
+    }
+    endpoint_.control->progress();
+    if (endpoint_.next) endpoint_.next->progress();
+    return arrived;
+  }
+
+  // Compute's share of each stage's time since it last said so.
+  void update_busy() {
+    const Ledger::Time now = steady_now();
+    if (now >= next_busy_) {
+      next_busy_ = now + std::chrono::milliseconds(500);
+      latest_[0] = context_.ledger().totals(now);
+    }
+    for (std::size_t i = 0; i < latest_.size(); ++i) {
+      const LedgerTotals recent = latest_[i] - before_[i];
+      if (recent.total() <= 0) continue;
+      busy_[i] = recent.fraction(Share::compute);
+      before_[i] = latest_[i];
+    }
+  }
+
+  void stop() {
+    for (int stage = 1; stage < stages(); ++stage) {
+      endpoint_.control->send(stage, signal_message(MessageKind::stop));
+    }
+    context_.flush();
+    context_.wait(
+        Share::drain, [&] { return stopped_ == stages() - 1; },
+        [&] {
+          return fmt::format("farewell from {} of the {} other stages", stages() - 1 - stopped_,
+                             stages() - 1);
+        });
+    totals_.stages[0].totals = context_.ledger().totals(steady_now());
+  }
+
+  comm::Endpoint& endpoint_;
+  model::Stage& stage_;
+  PipelineOptions options_;
+  Workload& workload_;
+  Scheduler scheduler_;
+  StageContext context_;
+  std::vector<std::uint64_t> under_way_;                        // step of each slot in flight
+  std::map<std::uint64_t, std::vector<std::int32_t>> results_;  // sampled ids by step
+  PipelineTotals totals_;
+  std::vector<LedgerTotals> latest_;  // by stage
+  std::vector<LedgerTotals> before_;
+  std::vector<double> busy_;
+  Ledger::Time next_busy_{};
+  std::uint32_t idle_visits_ = 0;
+  int stopped_ = 0;
+  bool exhausted_ = false;
+};
+
+}  // namespace
+
+PipelineTotals run_driver(comm::Endpoint& endpoint, model::Stage& stage,
+                          const PipelineOptions& options, const model::StepCost& cost,
+                          Workload& workload) {
+  return Driver(endpoint, stage, options, cost, workload).run();
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,109 @@
+#include "jobs/launch.hpp"
+
+#include <fmt/format.h>
+
+#include <exception>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "comm/error.hpp"
+#include "comm/local.hpp"
+#include "comm/mpi.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+// One failure makes others: a thread that ends lets its peers' waits fail, and agree() throws on
+// every member. The cause is what is not such an echo.
+bool is_echo(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const comm::AgreeError& e) {
+    return !e.reported;
+  } catch (const comm::CommError&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body) {
+  std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
+  std::vector<std::exception_ptr> failures(endpoints.size());
+  const auto run = [&](std::size_t stage) {
+    comm::Endpoint endpoint = std::move(endpoints[stage]);
+    try {
+      body(endpoint);
+    } catch (...) {
+      failures[stage] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t stage = 1; stage < endpoints.size(); ++stage) threads.emplace_back(run, stage);
+    run(0);
+  }
+  std::exception_ptr first;
+  for (const std::exception_ptr& failure : failures) {
+    if (failure && (!first || (is_echo(first) && !is_echo(failure)))) first = failure;
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace
+
+std::string_view to_string(LinkKind kind) {
+  switch (kind) {
+    case LinkKind::automatic:
+      return "auto";
+    case LinkKind::local:
+      return "local";
+    case LinkKind::mpi:
+      return "mpi";
+  }
+  return "auto";
+}
+
+Layout choose_layout(const comm::World& world, LinkKind kind, int stages) {
+  const int launched = comm::World::launched_size();
+  if (launched > world.size() && world.size() == 1) {
+    throw UsageError(fmt::format(
+        "the launcher started {} processes, but each is a world of its own: the program's MPI and "
+        "the launcher do not fit (with Slurm: srun --mpi=pmix; with mpirun: the one of the MPI "
+        "that penstock was built with)",
+        launched));
+  }
+  if (stages < 0) throw UsageError("--stages must be at least 1");
+  if (kind == LinkKind::automatic) {
+    kind = world.size() > 1 ? LinkKind::mpi : LinkKind::local;
+  }
+  if (kind == LinkKind::local) {
+    if (world.size() > 1) {
+      throw UsageError(
+          fmt::format("--link local runs all stages in one process, but {} ranks "
+                      "were started: start one, or use --link mpi",
+                      world.size()));
+    }
+    return {kind, stages == 0 ? 1 : stages};
+  }
+  if (stages != 0 && stages != world.size()) {
+    throw UsageError(fmt::format(
+        "--stages {} needs as many ranks, but {} were started: give mpirun or srun that number "
+        "(-n), or leave --stages out",
+        stages, world.size()));
+  }
+  return {kind, world.size()};
+}
+
+void run_stages(const comm::World& world, const Layout& layout,
+                const std::function<void(comm::Endpoint&)>& body) {
+  if (layout.link == LinkKind::local) {
+    run_threads(layout.stages, body);
+  } else {
+    comm::Endpoint endpoint = comm::mpi_endpoint(world);
+    body(endpoint);
+  }
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <functional>
+#include <stdexcept>
+#include <string_view>
+
+#include "comm/link.hpp"
+#include "comm/world.hpp"
+
+namespace penstock::jobs {
+
+enum class LinkKind { automatic, local, mpi };
+std::string_view to_string(LinkKind kind);
+
+// What `kind` and `stages` (0: not said) mean in this world: mpi with one stage a rank, or local
+// threads in a world of one. Throws UsageError when they do not fit the number of ranks, or when
+// the launcher started every rank as a world of its own.
+struct Layout {
+  LinkKind link = LinkKind::local;
+  int stages = 1;
+};
+Layout choose_layout(const comm::World& world, LinkKind kind, int stages);
+
+// Wrong use of the program; what() is ready for the user.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Runs `body` with the endpoint of each stage of this process: on the calling thread for mpi, on
+// a thread a stage for local (stage 0 on the calling one). Collective for mpi. An exception that
+// ends one thread ends the waits of the others; the first cause is rethrown.
+void run_stages(const comm::World& world, const Layout& layout,
+                const std::function<void(comm::Endpoint&)>& body);
+
+}  // namespace penstock::jobs

@@ -1,0 +1,74 @@
+#include "jobs/messages.hpp"
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "comm/error.hpp"
+#include "model/step_plan_io.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+std::vector<std::byte> with_kind(MessageKind kind, const void* data, std::size_t size) {
+  std::vector<std::byte> message(1 + size);
+  message[0] = static_cast<std::byte>(kind);
+  if (size > 0) std::memcpy(message.data() + 1, data, size);
+  return message;
+}
+
+}  // namespace
+
+MessageKind kind_of(std::span<const std::byte> message) {
+  if (message.empty() || message[0] > static_cast<std::byte>(MessageKind::stopped)) {
+    throw comm::CommError("a control message of an unknown kind arrived");
+  }
+  return static_cast<MessageKind>(message[0]);
+}
+
+std::vector<std::byte> plan_message(const model::StepPlan& plan) {
+  const std::vector<std::byte> bytes = model::serialize(plan);
+  return with_kind(MessageKind::plan, bytes.data(), bytes.size());
+}
+
+model::StepPlan parse_plan(std::span<const std::byte> message) {
+  return model::deserialize(message.subspan(1));
+}
+
+std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::int32_t> ids) {
+  std::vector<std::byte> bytes(sizeof step + ids.size_bytes());
+  std::memcpy(bytes.data(), &step, sizeof step);
+  if (!ids.empty()) std::memcpy(bytes.data() + sizeof step, ids.data(), ids.size_bytes());
+  return with_kind(MessageKind::tokens, bytes.data(), bytes.size());
+}
+
+Tokens parse_tokens(std::span<const std::byte> message) {
+  Tokens tokens;
+  const auto content = message.subspan(1);
+  if (content.size() < sizeof tokens.step ||
+      (content.size() - sizeof tokens.step) % sizeof(std::int32_t) != 0) {
+    throw comm::CommError("a message with sampled tokens is cut short");
+  }
+  std::memcpy(&tokens.step, content.data(), sizeof tokens.step);
+  const auto ids = content.subspan(sizeof tokens.step);
+  tokens.ids.resize(ids.size() / sizeof(std::int32_t));
+  if (!ids.empty()) std::memcpy(tokens.ids.data(), ids.data(), ids.size());
+  return tokens;
+}
+
+std::vector<std::byte> signal_message(MessageKind kind) { return with_kind(kind, nullptr, 0); }
+
+std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times) {
+  const std::string text = nlohmann::json{{"totals", times.totals}, {"marks", times.marks}}.dump();
+  return with_kind(kind, text.data(), text.size());
+}
+
+StageTimes parse_times(std::span<const std::byte> message) {
+  const auto content = message.subspan(1);
+  const auto json =
+      nlohmann::json::parse(reinterpret_cast<const char*>(content.data()),
+                            reinterpret_cast<const char*>(content.data()) + content.size());
+  return {json.at("totals").get<LedgerTotals>(), json.at("marks").get<std::vector<LedgerTotals>>()};
+}
+
+}  // namespace penstock::jobs

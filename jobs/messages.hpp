@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "jobs/pipeline.hpp"
+#include "model/step_plan.hpp"
+
+// What driver and stages tell each other on the control channel: one kind byte, then the content.
+namespace penstock::jobs {
+
+enum class MessageKind : std::uint8_t {
+  plan,     // driver → all: a step plan
+  mark,     // driver → all: note the ledger
+  stop,     // driver → all: there will be no more plans
+  tokens,   // last stage → driver: the ids a step sampled
+  status,   // stage → driver, now and then: its ledger so far
+  stopped,  // stage → driver, its last message: its times
+};
+
+// Throws comm::CommError for an empty or unknown message.
+MessageKind kind_of(std::span<const std::byte> message);
+
+std::vector<std::byte> plan_message(const model::StepPlan& plan);
+model::StepPlan parse_plan(std::span<const std::byte> message);
+
+struct Tokens {
+  std::uint64_t step = 0;
+  std::vector<std::int32_t> ids;
+};
+std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::int32_t> ids);
+Tokens parse_tokens(std::span<const std::byte> message);
+
+std::vector<std::byte> signal_message(MessageKind kind);  // mark or stop
+std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times);
+StageTimes parse_times(std::span<const std::byte> message);
+
+}  // namespace penstock::jobs

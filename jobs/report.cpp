@@ -1,0 +1,202 @@
+#include "jobs/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+
+namespace penstock::jobs {
+namespace {
+
+struct Unit {
+  double size;
+  const char* name;
+};
+
+// Three significant digits: 1.23, 12.3, 123.
+std::string three_digits(double value) {
+  if (value < 9.995) return fmt::format("{:.2f}", value);
+  if (value < 99.95) return fmt::format("{:.1f}", value);
+  return fmt::format("{:.0f}", value);
+}
+
+// `units` from large to small.
+template <std::size_t N>
+std::string scaled(double value, const std::array<Unit, N>& units, std::string_view unscaled) {
+  for (const Unit& unit : units) {
+    // 999.9996 of a unit is 1.00 of the next.
+    if (value >= unit.size * 0.9995) {
+      return fmt::format("{} {}", three_digits(value / unit.size), unit.name);
+    }
+  }
+  return fmt::format("{:.0f}{}", value, unscaled);
+}
+
+// Right-aligned columns but for those marked; lines of a block share the widths.
+class Table {
+ public:
+  void add_column(std::string title, bool left = false) {
+    columns_.push_back({std::move(title), left, {}});
+  }
+  void add_row(const std::vector<std::string>& cells) {
+    for (std::size_t i = 0; i < columns_.size(); ++i) columns_[i].cells.push_back(cells[i]);
+  }
+  // Leaves out the last columns when they do not fit; the first one stays.
+  std::string text(int width) const {
+    std::string text;
+    const std::size_t rows = columns_.empty() ? 0 : columns_[0].cells.size();
+    std::size_t shown = 0;
+    std::size_t used = 0;
+    for (const Column& column : columns_) {
+      used += 2 + column.width();
+      if (shown > 0 && used > static_cast<std::size_t>(std::max(width, 0))) break;
+      ++shown;
+    }
+    for (std::size_t row = 0; row <= rows; ++row) {
+      std::string line;
+      for (std::size_t i = 0; i < shown; ++i) {
+        const Column& column = columns_[i];
+        const std::string& cell = row == 0 ? column.title : column.cells[row - 1];
+        line += column.left ? fmt::format("  {:<{}}", cell, column.width())
+                            : fmt::format("  {:>{}}", cell, column.width());
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      text += line + '\n';
+    }
+    return text;
+  }
+
+ private:
+  struct Column {
+    std::string title;
+    bool left = false;
+    std::vector<std::string> cells;
+    std::size_t width() const {
+      std::size_t longest = title.size();
+      for (const std::string& cell : cells) longest = std::max(longest, cell.size());
+      return longest;
+    }
+  };
+  std::vector<Column> columns_;
+};
+
+std::string labelled(std::string_view label, std::string_view value) {
+  return fmt::format("{:<11} {}\n", label, value);
+}
+
+std::string per_second(std::uint64_t count, double seconds) {
+  return seconds > 0 ? fmt::format(" ({:.1f}/s)", static_cast<double>(count) / seconds) : "";
+}
+
+}  // namespace
+
+std::string format_bytes(std::uint64_t bytes) {
+  constexpr std::array<Unit, 4> kUnits = {{{1e12, "TB"}, {1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}}};
+  return scaled(static_cast<double>(bytes), kUnits, " B");
+}
+
+std::string format_count(std::uint64_t count) {
+  constexpr std::array<Unit, 4> kUnits = {{{1e12, "T"}, {1e9, "B"}, {1e6, "M"}, {1e3, "k"}}};
+  return scaled(static_cast<double>(count), kUnits, "");
+}
+
+std::string format_duration(double seconds) {
+  if (!(seconds >= 0)) return "0.0 s";
+  if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 59.5) return fmt::format("{:.0f} s", seconds);
+  if (seconds > 1e9) return "years";
+  const auto whole = static_cast<std::int64_t>(std::llround(seconds));
+  const std::int64_t days = whole / 86400;
+  const std::int64_t hours = whole / 3600 % 24;
+  const std::int64_t minutes = whole / 60 % 60;
+  if (days > 0) return fmt::format("{}d {:02}:{:02}", days, hours, minutes);
+  if (hours > 0) return fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60);
+  return fmt::format("{}:{:02}", minutes, whole % 60);
+}
+
+std::string format_grouped(std::uint64_t number) {
+  std::string text = std::to_string(number);
+  for (std::size_t i = text.size(); i > 3; i -= 3) text.insert(i - 3, ",");
+  return text;
+}
+
+std::string format_header(const RunHeader& header, int width) {
+  std::string text = header.version + '\n';
+  text +=
+      labelled("model", fmt::format("{} ({}, {} parameters, {})", header.model, header.architecture,
+                                    format_count(header.parameters), header.dtype));
+  text += labelled("checkpoint", fmt::format("{} ({}, digest {})", header.checkpoint,
+                                             format_bytes(header.checkpoint_bytes),
+                                             header.checkpoint_digest.substr(0, 12)));
+  text += labelled("device", fmt::format("{}, link {}", header.device, header.link));
+  text += labelled("input",
+                   fmt::format("{}, {} records", header.input, format_grouped(header.records)));
+  text += labelled("output", header.output);
+  text += labelled("schedule",
+                   fmt::format("{} slot{}, context {} tokens, KV {} tokens", header.slots,
+                               header.slots == 1 ? "" : "s", format_grouped(header.context_limit),
+                               format_grouped(header.kv_tokens)));
+  for (const auto& [label, value] : header.more) text += labelled(label, value);
+
+  Table table;
+  table.add_column("rank");
+  table.add_column("host", true);
+  table.add_column("threads");
+  table.add_column("stage");
+  table.add_column("layers");
+  table.add_column("weights");
+  table.add_column("KV");
+  table.add_column("read");
+  for (const StageReport& stage : header.stages) {
+    table.add_row({std::to_string(stage.rank), stage.host, std::to_string(stage.threads),
+                   std::to_string(stage.stage),
+                   fmt::format("{}-{}", stage.layer_begin, stage.layer_end - 1),
+                   format_bytes(stage.weight_bytes), format_bytes(stage.kv_bytes),
+                   format_bytes(stage.bytes_read)});
+  }
+  return text + table.text(width);
+}
+
+std::string format_summary(const RunSummary& summary, int width) {
+  std::string records = format_grouped(summary.records_answered) + " answered";
+  if (summary.records_failed > 0) {
+    records +=
+        fmt::format(", {} failed (see their error rows)", format_grouped(summary.records_failed));
+  }
+  std::string text = labelled("records", records);
+  text += labelled("time",
+                   fmt::format("{} of work, {} of loading before", format_duration(summary.seconds),
+                               format_duration(summary.load_seconds)));
+  text += labelled("tokens", fmt::format("in {}{}, out {}{}", format_grouped(summary.tokens_in),
+                                         per_second(summary.tokens_in, summary.seconds),
+                                         format_grouped(summary.tokens_out),
+                                         per_second(summary.tokens_out, summary.seconds)));
+  text += labelled("output", summary.output);
+  if (summary.stages.empty()) return text;
+  return text + "time of each stage, %\n" + format_ledger(summary.stages, width);
+}
+
+std::string format_ledger(const std::vector<StageLedger>& stages, int width) {
+  Table table;
+  table.add_column("stage");
+  table.add_column("rank");
+  for (std::size_t i = 0; i < kShares; ++i) {
+    std::string title(to_string(static_cast<Share>(i)));
+    std::replace(title.begin(), title.end(), '_', ' ');
+    table.add_column(std::move(title));
+  }
+  table.add_column("total");
+  for (const StageLedger& stage : stages) {
+    std::vector<std::string> cells = {std::to_string(stage.stage), std::to_string(stage.rank)};
+    for (std::size_t i = 0; i < kShares; ++i) {
+      cells.push_back(fmt::format("{:.1f}", 100.0 * stage.totals.fraction(static_cast<Share>(i))));
+    }
+    cells.push_back(format_duration(stage.totals.total()));
+    table.add_row(cells);
+  }
+  return table.text(width);
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "jobs/ledger.hpp"
+
+// The text blocks before and after a run. Pure: structs in, text out; every line ends in a newline.
+namespace penstock::jobs {
+
+// One rank of the layout.
+struct StageReport {
+  int rank = 0;
+  std::string host;
+  int threads = 0;
+  int stage = 0;
+  std::int64_t layer_begin = 0;
+  std::int64_t layer_end = 0;
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_bytes = 0;
+  std::uint64_t bytes_read = 0;  // from the checkpoint
+};
+
+struct RunHeader {
+  std::string version;  // "penstock 0.1.0"
+  std::string model;    // the checkpoint's source or file name
+  std::string architecture;
+  std::uint64_t parameters = 0;
+  std::string dtype;       // "bf16, KV bf16"
+  std::string checkpoint;  // path
+  std::uint64_t checkpoint_bytes = 0;
+  std::string checkpoint_digest;  // hexadecimal; the first 12 digits are shown
+  std::string device;             // "cpu avx512_bf16"
+  std::string link;               // "mpi"
+  std::string input;
+  std::uint64_t records = 0;
+  std::string output;
+  std::uint32_t slots = 0;
+  std::uint32_t context_limit = 0;  // tokens
+  std::uint64_t kv_tokens = 0;      // that the cache holds
+  std::vector<StageReport> stages;  // in rank order
+  // Further lines, label and value: ("sampling", "greedy"), …
+  std::vector<std::pair<std::string, std::string>> more;
+};
+// Lines of the layout table that do not fit into `width` columns lose their last columns.
+std::string format_header(const RunHeader& header, int width);
+
+// One stage's time.
+struct StageLedger {
+  int stage = 0;
+  int rank = 0;
+  LedgerTotals totals;
+};
+
+struct RunSummary {
+  std::uint64_t records_answered = 0;
+  std::uint64_t records_failed = 0;
+  std::uint64_t tokens_in = 0;
+  std::uint64_t tokens_out = 0;
+  double seconds = 0;       // of the work, without loading
+  double load_seconds = 0;  // until the first step
+  std::string output;       // path
+  std::vector<StageLedger> stages;
+};
+std::string format_summary(const RunSummary& summary, int width);
+
+// The ledger as a table: a row a stage, shares in percent of its wall time.
+std::string format_ledger(const std::vector<StageLedger>& stages, int width);
+
+// "1.2 GB" (powers of ten), "1.36 B" parameters, "1:02:03", "12,345".
+std::string format_bytes(std::uint64_t bytes);
+std::string format_count(std::uint64_t count);     // 950, 1.23 k, 135 M, 8.03 B
+std::string format_duration(double seconds);       // 0.4 s, 12 s, 3:05, 1:02:03, 2d 03:04
+std::string format_grouped(std::uint64_t number);  // 1,234,567
+
+}  // namespace penstock::jobs

@@ -1,0 +1,261 @@
+#include "jobs/run.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "io/input_index.hpp"
+#include "io/journal.hpp"
+#include "jobs/dataset.hpp"
+#include "jobs/generate_workload.hpp"
+#include "jobs/job_folder.hpp"
+#include "jobs/report.hpp"
+#include "jobs/stage_context.hpp"
+#include "jobs/terminal.hpp"
+#include "model/text/tokenizer_files.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+// The others wait this long while the driver merges the journal.
+constexpr std::chrono::minutes kMergeTimeout{60};
+constexpr std::chrono::seconds kStateInterval{5};
+
+// What the driver's side of a job is made of: opened in this order, before any weights are read,
+// so that a wrong path costs no time.
+class DriverJob {
+ public:
+  explicit DriverJob(const RunOptions& options)
+      : options_(options),
+        progress_mode_(options.quiet ? ProgressMode::none
+                                     : resolve(options.progress, is_terminal())) {
+    if (options.input != "-" && !std::filesystem::exists(options.input)) {
+      throw UsageError(options.input + ": there is no such input file");
+    }
+    const io::CheckpointReader checkpoint(options.pipeline.checkpoint);
+    const auto config = model::from_attributes(checkpoint.header().config);
+    const auto files = model::from_blobs(checkpoint.header().tokenizer);
+    tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
+    chat_template_.emplace(files.chat_template);
+    context_.tokenizer = &*tokenizer_;
+    context_.chat_template = &*chat_template_;
+    context_.vocab_size = config.vocab_size;
+    context_.eos_token_ids = eos_token_ids(config, files.generation_config);
+    context_.defaults =
+        default_params(files.generation_config, options.generation, config.vocab_size);
+    const auto limit = static_cast<std::uint32_t>(config.max_position);
+    context_.context_limit =
+        options.pipeline.max_context == 0 ? limit : std::min(limit, options.pipeline.max_context);
+
+    folder_.emplace(options.output, options.fresh);
+    std::string input = options.input;
+    if (input == "-") {
+      input = folder_->file("input");
+      io::spool_standard_input(input);
+    }
+    records_ = io::build_index(input, folder_->file("index"));
+    input_.emplace(input, folder_->file("index"));
+    builder_.emplace(context_);
+    dataset_.emplace(*input_, io::detect_format(input), *builder_,
+                     DatasetOptions{.limit = options.limit});
+    journal_.emplace(folder_->file(kJournal));
+  }
+
+  void begin(const StageSetup& setup, const Layout& layout) {
+    folder_->keep();
+    write_manifest(setup);
+    folder_->write_state(JobState::running, counts());
+    for (const std::string& warning : setup.warnings) print("warning: " + warning + "\n");
+    if (!options_.quiet) print(format_header(header(setup, layout), terminal_width()));
+    started_ = steady_now();
+    load_seconds_ = setup.load_seconds;
+    progress_.emplace(
+        progress_mode_, started_, [](std::string_view text) { print(text); }, terminal_width);
+    workload_.emplace(
+        *dataset_, *tokenizer_, *journal_,
+        [this](const GenerateCounts&, const std::vector<double>& busy) { step_done(busy); });
+  }
+
+  Workload& workload() { return *workload_; }
+
+  // Merges the journal into the output. Returns the exit code.
+  int finish(const PipelineTotals& totals) {
+    const Ledger::Time now = steady_now();
+    progress_->finish(progress_counts(busy_), now);
+    journal_->sync();
+    io::merge_journals({folder_->file(kJournal)}, dataset_->size(), options_.output,
+                       folder_->path());
+    const bool failed = workload_->counts().failed > 0;
+    folder_->write_json("ledger.json", ledger(totals));
+    folder_->write_state(failed ? JobState::errors : JobState::done, counts());
+    if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
+    if (failed) print_failures();
+    return failed ? 2 : 0;
+  }
+
+ private:
+  static constexpr const char* kJournal = "journal-0000.jsonl";
+
+  JobCounts counts() const {
+    if (!workload_) return {0, 0, dataset_->size()};
+    const GenerateCounts& c = workload_->counts();
+    return {c.answered, c.failed, dataset_->size() - c.answered - c.failed};
+  }
+
+  ProgressCounts progress_counts(const std::vector<double>& busy) const {
+    const GenerateCounts& c = workload_->counts();
+    return {c.answered + c.failed, c.failed, dataset_->size(), c.tokens_in, c.tokens_out, busy};
+  }
+
+  void step_done(const std::vector<double>& busy) {
+    const Ledger::Time now = steady_now();
+    if (progress_->due(now)) progress_->update(progress_counts(busy), now);
+    busy_ = busy;
+    if (now < next_state_) return;
+    next_state_ = now + kStateInterval;
+    journal_->flush();
+    folder_->write_state(JobState::running, counts());
+  }
+
+  void write_manifest(const StageSetup& setup) const {
+    const GenerationParams& p = context_.defaults;
+    folder_->write_json(
+        "manifest.json",
+        {{"schema", 1},
+         {"version", options_.version},
+         {"task", "generate"},
+         {"checkpoint",
+          {{"path", options_.pipeline.checkpoint}, {"digest", setup.checkpoint.digest()}}},
+         {"input", {{"path", options_.input}, {"records", records_}}},
+         {"numeric_class", numeric_class(setup)},
+         {"parameters",
+          {{"temperature", p.sampling.temperature},
+           {"top_k", p.sampling.top_k},
+           {"top_p", p.sampling.top_p},
+           {"min_p", p.sampling.min_p},
+           {"repetition_penalty", p.sampling.repetition_penalty},
+           {"presence_penalty", p.sampling.presence_penalty},
+           {"frequency_penalty", p.sampling.frequency_penalty},
+           {"seed", p.sampling.seed},
+           {"max_tokens", p.max_tokens},
+           {"stop", p.stop},
+           {"ignore_eos", p.ignore_eos},
+           {"max_context", context_.context_limit}}}});
+  }
+
+  static std::string numeric_class(const StageSetup& setup) {
+    return fmt::format("{} {} kv-{}", setup.stage->numeric_class(), io::to_string(setup.dtype),
+                       io::to_string(setup.kv_dtype));
+  }
+
+  RunHeader header(const StageSetup& setup, const Layout& layout) const {
+    RunHeader h;
+    h.version = options_.version;
+    h.model = setup.checkpoint.header().source;
+    h.architecture = setup.config.architecture;
+    h.parameters = static_cast<std::uint64_t>(model::parameter_count(setup.config));
+    h.dtype = fmt::format("{}, KV {}", io::to_string(setup.dtype), io::to_string(setup.kv_dtype));
+    h.checkpoint = options_.pipeline.checkpoint;
+    h.checkpoint_bytes = setup.checkpoint.size_bytes();
+    h.checkpoint_digest = setup.checkpoint.digest();
+    h.device = setup.stage->numeric_class();
+    h.link = to_string(layout.link);
+    h.input = options_.input;
+    h.records = dataset_->size();
+    h.output = options_.output;
+    h.slots = setup.options.slots;
+    h.context_limit = context_.context_limit;
+    h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
+    h.stages = setup.reports;
+    const model::SamplingParams& s = context_.defaults.sampling;
+    h.more.emplace_back(
+        "sampling", s.temperature <= 0
+                        ? fmt::format("greedy, at most {} tokens", context_.defaults.max_tokens)
+                        : fmt::format("temperature {}, seed {}, at most {} tokens", s.temperature,
+                                      s.seed, context_.defaults.max_tokens));
+    return h;
+  }
+
+  static nlohmann::json ledger(const PipelineTotals& totals) {
+    nlohmann::json stages = nlohmann::json::array();
+    for (const StageTimes& times : totals.stages) stages.push_back(times.totals);
+    return {{"steps", totals.steps}, {"evictions", totals.evictions}, {"stages", stages}};
+  }
+
+  RunSummary summary(const PipelineTotals& totals, Ledger::Time now) const {
+    const GenerateCounts& c = workload_->counts();
+    RunSummary s;
+    s.records_answered = c.answered;
+    s.records_failed = c.failed;
+    s.tokens_in = c.tokens_in;
+    s.tokens_out = c.tokens_out;
+    s.seconds = std::chrono::duration<double>(now - started_).count();
+    s.load_seconds = load_seconds_;
+    s.output = options_.output;
+    for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+      const int stage = static_cast<int>(i);
+      s.stages.push_back({stage, stage, totals.stages[i].totals});
+    }
+    return s;
+  }
+
+  void print_failures() const {
+    const auto& shown = workload_->failures();
+    for (const std::string& failure : shown) print("error row: " + failure + "\n");
+    const std::uint64_t rest = workload_->counts().failed - shown.size();
+    if (rest > 0) {
+      print(fmt::format("{} more error rows in {}\n", format_grouped(rest), options_.output));
+    }
+  }
+
+  const RunOptions& options_;
+  ProgressMode progress_mode_;
+  std::optional<model::Tokenizer> tokenizer_;
+  std::optional<model::ChatTemplate> chat_template_;
+  RequestContext context_;
+  std::optional<JobFolder> folder_;
+  std::uint64_t records_ = 0;
+  std::optional<io::IndexedInput> input_;
+  std::optional<RequestBuilder> builder_;
+  std::optional<Dataset> dataset_;
+  std::optional<io::JournalWriter> journal_;
+  std::optional<Progress> progress_;
+  std::optional<GenerateWorkload> workload_;
+  std::vector<double> busy_;
+  Ledger::Time started_{};
+  Ledger::Time next_state_{};
+  double load_seconds_ = 0;
+};
+
+}  // namespace
+
+int run_generate(const comm::World& world, const RunOptions& options) {
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  int exit_code = 0;
+  run_stages(world, layout, [&](comm::Endpoint& endpoint) {
+    const bool is_driver = endpoint.control->member() == 0;
+    std::optional<DriverJob> job;
+    agree_on(endpoint, "opening checkpoint, input and output", [&] {
+      if (is_driver) job.emplace(options);
+    });
+    StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
+    int code = 0;
+    if (is_driver) {
+      job->begin(setup, layout);
+      const PipelineTotals totals =
+          run_driver(endpoint, *setup.stage, setup.options, setup.cost, job->workload());
+      code = job->finish(totals);
+    } else {
+      run_stage(endpoint, *setup.stage, setup.options);
+    }
+    const std::vector<std::string> codes =
+        endpoint.control->all_gather(std::to_string(code), "the end of the run", kMergeTimeout);
+    if (is_driver || layout.link == LinkKind::mpi) exit_code = std::stoi(codes[0]);
+  });
+  return exit_code;
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,328 @@
+#include "jobs/scheduler.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace penstock::jobs {
+namespace {
+
+// A step may take this much longer than the longest one in flight. So prefill work spreads over
+// the slots evenly, while its share can still grow from step to step when there is much of it.
+constexpr double kStepGrowth = 1.25;
+// Rows a prefill chunk gets even so: fewer would not pay for the step.
+constexpr std::uint32_t kLeastChunk = 32;
+// Tokens of an answer expected before any is known.
+constexpr std::uint64_t kFirstExpectation = 128;
+
+std::uint64_t blocks_for(std::uint64_t tokens) {
+  return (tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
+}
+
+}  // namespace
+
+struct Scheduler::Sequence {
+  std::uint64_t record = 0;
+  std::uint64_t age = 0;  // order of add(): eviction takes the highest
+  model::SamplingParams sampling;
+  std::vector<std::int32_t> tokens;  // prompt, then the answer so far
+  std::uint32_t prompt_tokens = 0;
+  std::uint32_t max_tokens = 0;
+  std::uint32_t computed = 0;  // tokens whose KV is written, or will be by a planned step
+  std::vector<std::uint32_t> blocks;
+  std::uint32_t handle = 0;  // of the present admission
+  Slot* slot = nullptr;      // null: waiting
+  bool in_flight = false;    // part of a step that is not complete
+  bool in_plan = false;      // part of the plan under construction
+
+  std::uint64_t pending() const { return tokens.size() - computed; }
+  std::uint64_t generated() const { return tokens.size() - prompt_tokens; }
+};
+
+struct Scheduler::Slot {
+  std::vector<Sequence*> running;  // oldest first
+  struct Item {
+    std::uint64_t record = 0;
+    bool sample = false;
+  };
+  std::vector<Item> in_flight;  // the sequences of the step under way
+  bool busy = false;
+  double predicted_seconds = 0;  // of the step under way
+};
+
+struct Scheduler::Building {
+  Slot& slot;
+  model::StepPlan plan;
+  model::StepShape shape;
+  double target_seconds = 0;  // 0: no limit
+};
+
+Scheduler::Scheduler(const SchedulerLimits& limits, const model::StepCost& cost)
+    : limits_(limits), cost_(cost), pool_(limits.kv_blocks), slots_(limits.slots) {
+  limits_.max_sequences = std::min(limits_.max_sequences, limits_.max_step_tokens);
+  if (limits_.slots == 0 || limits_.max_sequences == 0) {
+    throw std::invalid_argument("a scheduler needs slots and rows");
+  }
+}
+
+Scheduler::~Scheduler() = default;
+
+std::size_t Scheduler::wanted() const {
+  // All slots full, and one slot's worth behind them.
+  const std::size_t full = std::size_t{limits_.max_sequences} * (limits_.slots + 1);
+  return sequences_.size() < full ? full - sequences_.size() : 0;
+}
+
+bool Scheduler::add(Work work) {
+  if (blocks_for(work.prompt.size() + 1) > pool_.capacity()) return false;
+  auto sequence = std::make_unique<Sequence>();
+  sequence->record = work.record;
+  sequence->age = next_age_++;
+  sequence->sampling = work.sampling;
+  sequence->prompt_tokens = static_cast<std::uint32_t>(work.prompt.size());
+  sequence->tokens = std::move(work.prompt);
+  sequence->max_tokens = work.max_tokens;
+  waiting_.push_back(sequence.get());
+  if (!sequences_.emplace(work.record, std::move(sequence)).second) {
+    waiting_.pop_back();
+    throw std::logic_error("record " + std::to_string(work.record) + " was queued twice");
+  }
+  return true;
+}
+
+bool Scheduler::in_flight(std::uint32_t slot) const { return slots_.at(slot).busy; }
+
+model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
+  Slot& slot = slots_.at(slot_index);
+  if (slot.busy) throw std::logic_error("a slot was planned before its last step was complete");
+  Building building{slot, {}, {}, 0};
+  for (const Slot& other : slots_) {
+    if (other.busy) {
+      building.target_seconds =
+          std::max(building.target_seconds, other.predicted_seconds * kStepGrowth);
+    }
+  }
+  plan_running(building, true);
+  plan_running(building, false);
+  admit(building);
+  for (Sequence* sequence : slot.running) sequence->in_plan = false;
+
+  model::StepPlan& plan = building.plan;
+  if (plan.rows() == 0) return plan;
+  plan.step = next_step_++;
+  plan.slot = slot_index;
+  plan.draining = draining();
+  plan.retired = std::exchange(retired_, {});
+  slot.busy = true;
+  slot.predicted_seconds = cost_.seconds(building.shape);
+  return std::move(building.plan);
+}
+
+// Sequences that are in the slot already: first those that decode (one row each), then those
+// whose prompt is not through yet.
+void Scheduler::plan_running(Building& building, bool decodes) {
+  const std::vector<Sequence*> running = building.slot.running;  // eviction changes the slot's own
+  for (Sequence* sequence : running) {
+    if (sequence->slot != &building.slot || (sequence->pending() == 1) != decodes) continue;
+    append_chunk(*sequence, building);
+  }
+}
+
+void Scheduler::admit(Building& building) {
+  std::uint64_t reserved = 0;  // blocks that running sequences will still ask for
+  std::size_t running = 0;
+  for (const Slot& slot : slots_) {
+    running += slot.running.size();
+    for (const Sequence* sequence : slot.running) {
+      const std::uint64_t expected = expected_blocks(*sequence);
+      reserved += expected - std::min<std::uint64_t>(expected, sequence->blocks.size());
+    }
+  }
+  // Few records are shared out evenly, rather than all to the first slot.
+  const std::size_t share = (sequences_.size() + limits_.slots - 1) / limits_.slots;
+  const std::size_t most = std::min<std::size_t>(limits_.max_sequences, share);
+  std::size_t next = 0;
+  while (next < waiting_.size() && building.slot.running.size() < most &&
+         row_budget(building, 0) > 0) {
+    Sequence& sequence = *waiting_[next];
+    if (sequence.in_flight) {  // evicted; its last token is not back yet
+      ++next;
+      continue;
+    }
+    const std::uint64_t expected = expected_blocks(sequence);
+    if (running > 0 && expected + reserved > pool_.free()) return;
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(next));
+    sequence.slot = &building.slot;
+    sequence.handle = next_handle_++;
+    auto& members = building.slot.running;
+    members.insert(
+        std::upper_bound(members.begin(), members.end(), &sequence,
+                         [](const Sequence* a, const Sequence* b) { return a->age < b->age; }),
+        &sequence);
+    if (!append_chunk(sequence, building)) continue;
+    ++running;
+    building.plan.admitted.push_back({sequence.handle, sequence.record, sequence.sampling,
+                                      sequence.tokens, sequence.prompt_tokens});
+    reserved += expected - std::min<std::uint64_t>(expected, sequence.blocks.size());
+  }
+}
+
+// Adds as many of the sequence's next tokens to the plan as the step and the KV memory take.
+// False: the sequence can never go on, and is forgotten.
+bool Scheduler::append_chunk(Sequence& sequence, Building& building) {
+  model::StepPlan& plan = building.plan;
+  const bool decode = sequence.pending() == 1;
+  const std::uint32_t budget =
+      decode ? limits_.max_step_tokens - plan.rows() : row_budget(building, sequence.computed);
+  const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(sequence.pending(), budget));
+  if (rows == 0) return true;
+  const std::uint64_t end = std::uint64_t{sequence.computed} + rows;
+  if (!grow(sequence, end)) {
+    // Nobody else holds a block and it is still too little?
+    if (pool_.free() + sequence.blocks.size() < pool_.capacity()) return true;
+    unfit_.push_back(sequence.record);
+    forget(sequence);
+    return false;
+  }
+
+  model::SequenceStep step;
+  step.sequence = sequence.handle;
+  step.first_row = plan.rows();
+  step.rows = rows;
+  step.position = sequence.computed;
+  step.first_block = static_cast<std::uint32_t>(plan.block_table.size());
+  step.blocks = static_cast<std::uint32_t>(blocks_for(end));
+  step.sample = end == sequence.tokens.size();
+  plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed,
+                     sequence.tokens.begin() + static_cast<std::ptrdiff_t>(end));
+  plan.block_table.insert(plan.block_table.end(), sequence.blocks.begin(),
+                          sequence.blocks.begin() + step.blocks);
+  plan.sequences.push_back(step);
+
+  building.shape.rows += rows;
+  building.shape.sampled += step.sample ? 1 : 0;
+  building.shape.attended +=
+      std::uint64_t{rows} * sequence.computed + std::uint64_t{rows} * (rows + 1) / 2;
+  building.shape.cached += end;
+  building.slot.in_flight.push_back({sequence.record, step.sample});
+  sequence.computed = static_cast<std::uint32_t>(end);
+  sequence.in_flight = true;
+  sequence.in_plan = true;
+  return true;
+}
+
+// Rows that a chunk from `position` on may have, so that the step's predicted time stays near
+// that of the steps in flight.
+std::uint32_t Scheduler::row_budget(const Building& building, std::uint64_t position) const {
+  const std::uint32_t left = limits_.max_step_tokens - building.plan.rows();
+  if (building.target_seconds <= 0) return left;
+  std::uint32_t fits = 0;
+  std::uint32_t too_many = left + 1;
+  while (too_many - fits > 1) {
+    const std::uint32_t rows = fits + (too_many - fits) / 2;
+    model::StepShape shape = building.shape;
+    shape.rows += rows;
+    shape.sampled += 1;
+    shape.attended += rows * position + std::uint64_t{rows} * (rows + 1) / 2;
+    shape.cached += position + rows;
+    (cost_.seconds(shape) <= building.target_seconds ? fits : too_many) = rows;
+  }
+  // The first chunk of a step is never held back altogether.
+  const bool has_prefill = building.shape.rows > building.shape.sampled;
+  return has_prefill ? fits : std::max(fits, std::min(left, kLeastChunk));
+}
+
+// Gives the sequence blocks for `tokens` tokens, taking them from younger sequences if it must.
+// False: not now.
+bool Scheduler::grow(Sequence& sequence, std::uint64_t tokens) {
+  const std::uint64_t wanted = blocks_for(tokens);
+  if (wanted <= sequence.blocks.size()) return true;
+  const auto missing = static_cast<std::uint32_t>(wanted - sequence.blocks.size());
+  while (pool_.free() < missing) {
+    Sequence* youngest = nullptr;
+    for (const Slot& slot : slots_) {
+      for (Sequence* other : slot.running) {
+        if (!other->in_plan && !other->blocks.empty() && other->age > sequence.age &&
+            (youngest == nullptr || other->age > youngest->age)) {
+          youngest = other;
+        }
+      }
+    }
+    if (youngest == nullptr) break;
+    evict(*youngest);
+  }
+  return pool_.allocate(missing, sequence.blocks);
+}
+
+// Its blocks are free at once even if a step in flight uses them: every stage computes the steps
+// in order, so that step comes before any that uses the blocks again.
+void Scheduler::evict(Sequence& sequence) {
+  leave_slot(sequence);
+  sequence.computed = 0;
+  waiting_.insert(
+      std::upper_bound(waiting_.begin(), waiting_.end(), &sequence,
+                       [](const Sequence* a, const Sequence* b) { return a->age < b->age; }),
+      &sequence);
+  ++evictions_;
+}
+
+void Scheduler::leave_slot(Sequence& sequence) {
+  std::erase(sequence.slot->running, &sequence);
+  sequence.slot = nullptr;
+  retired_.push_back(sequence.handle);
+  pool_.release(sequence.blocks);
+}
+
+void Scheduler::forget(Sequence& sequence) {
+  if (sequence.slot != nullptr) {
+    leave_slot(sequence);
+  } else {
+    std::erase(waiting_, &sequence);
+  }
+  sequences_.erase(sequence.record);
+}
+
+std::vector<SampledToken> Scheduler::complete(std::uint32_t slot_index,
+                                              std::span<const std::int32_t> sampled) {
+  Slot& slot = slots_.at(slot_index);
+  if (!slot.busy) throw std::logic_error("a step was completed that was not planned");
+  const auto samples = std::count_if(slot.in_flight.begin(), slot.in_flight.end(),
+                                     [](const Slot::Item& item) { return item.sample; });
+  if (static_cast<std::size_t>(samples) != sampled.size()) {
+    throw std::runtime_error("the last stage sampled " + std::to_string(sampled.size()) +
+                             " tokens where the step plan asked for " + std::to_string(samples));
+  }
+  std::vector<SampledToken> tokens;
+  tokens.reserve(sampled.size());
+  for (const Slot::Item& item : slot.in_flight) {
+    Sequence& sequence = *sequences_.at(item.record);
+    sequence.in_flight = false;
+    if (!item.sample) continue;
+    const std::int32_t token = sampled[tokens.size()];
+    sequence.tokens.push_back(token);
+    tokens.push_back({item.record, token});
+  }
+  slot.in_flight.clear();
+  slot.busy = false;
+  return tokens;
+}
+
+void Scheduler::finish(std::uint64_t record) {
+  Sequence& sequence = *sequences_.at(record);
+  if (sequence.in_flight) throw std::logic_error("a record was finished while in flight");
+  ++finished_;
+  finished_tokens_ += sequence.generated();
+  forget(sequence);
+}
+
+std::vector<std::uint64_t> Scheduler::take_unfit() { return std::exchange(unfit_, {}); }
+
+std::uint64_t Scheduler::expected_blocks(const Sequence& sequence) const {
+  const std::uint64_t mean = finished_ == 0 ? kFirstExpectation : finished_tokens_ / finished_ + 1;
+  const std::uint64_t answer =
+      std::max(std::min<std::uint64_t>(mean, sequence.max_tokens), sequence.generated() + 1);
+  return blocks_for(sequence.prompt_tokens + answer);
+}
+
+}  // namespace penstock::jobs

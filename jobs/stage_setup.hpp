@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "comm/link.hpp"
+#include "io/checkpoint.hpp"
+#include "jobs/launch.hpp"
+#include "jobs/pipeline.hpp"
+#include "jobs/report.hpp"
+#include "model/config.hpp"
+#include "model/stage.hpp"
+
+namespace penstock::jobs {
+
+// The options that all commands with a pipeline share. Zero and empty: chosen by the program.
+struct PipelineChoice {
+  std::string checkpoint;
+  LinkKind link = LinkKind::automatic;
+  int stages = 0;
+  int threads = 0;
+  std::optional<io::DType> dtype;
+  std::optional<io::DType> kv_dtype;
+  std::uint32_t slots = 0;
+  std::uint32_t max_step_tokens = 512;
+  std::uint32_t max_context = 0;
+  std::uint64_t kv_memory = 0;  // bytes a rank
+};
+
+// A stage that is loaded, with its cache, and what all stages agreed on.
+struct StageSetup {
+  io::CheckpointReader checkpoint;
+  model::ModelConfig config;
+  io::DType dtype;
+  io::DType kv_dtype;
+  std::uint32_t context_limit = 0;
+  std::unique_ptr<model::Stage> stage;
+  PipelineOptions options;
+  model::StepCost cost;               // of the slowest stage
+  std::vector<StageReport> reports;   // of all stages
+  std::vector<std::string> warnings;  // of all stages, each with its rank
+  double load_seconds = 0;
+};
+
+// Opens the checkpoint, cuts the stages, loads this one's weights, sizes and allocates the cache.
+// Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
+StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
+                        const PipelineChoice& choice);
+
+// Runs `body` and agrees on its outcome: an exception on any member ends in comm::AgreeError on
+// all, with that exception's text and who it was.
+void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::function<void()>& body);
+
+}  // namespace penstock::jobs

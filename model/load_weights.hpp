@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "io/checkpoint.hpp"
+#include "model/config.hpp"
+#include "model/ops/host_buffer.hpp"
+#include "model/stage.hpp"
+#include "model/weights.hpp"
+
+namespace penstock::model {
+
+// Reads the tensors of one stage and nothing else, converted to the stage's dtypes. Tensors are
+// checked before any of them is read: absent ones, shapes that are not the config's, and more
+// weights than there is memory are a ModelError that names the file.
+class WeightLoader {
+ public:
+  WeightLoader(const io::CheckpointReader& checkpoint, const ModelConfig& config,
+               const StageRange& range, const StageOptions& options, const LoadProgress& progress);
+
+  // Several matrices [out, in] of the same `in`, one below the other, in the stage's dtype.
+  HostBuffer matrices(std::span<const std::string> names);
+  // Several vectors, one behind the other.
+  std::vector<float> vectors(std::span<const std::string> names);
+
+  std::uint64_t bytes_read() const { return bytes_read_; }
+
+ private:
+  void read(const io::TensorInfo& tensor, io::DType dtype, std::byte* to);
+
+  const io::CheckpointReader* checkpoint_;
+  io::DType dtype_;
+  int threads_;
+  const LoadProgress* progress_;
+  std::unordered_map<std::string, const io::TensorInfo*> tensors_;
+  std::uint64_t bytes_read_ = 0;
+  std::uint64_t bytes_total_ = 0;
+};
+
+}  // namespace penstock::model

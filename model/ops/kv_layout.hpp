@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstddef>
+
+#include "io/dtype.hpp"
+#include "model/step_plan.hpp"
+
+namespace penstock::model {
+
+// How keys and values of one layer lie in the paged cache: [blocks][kv_heads][key tile, value
+// tile], so that what one head of one block needs is one contiguous read.
+//   key tile    [head_dim][kKvBlockTokens]: scores of a whole tile are sums along head_dim, which
+//               need no sum across vector lanes
+//   value tile  [kKvBlockTokens][value_stride]: rows padded to full vectors with zeros
+struct KvLayout {
+  std::size_t kv_heads = 0;
+  std::size_t head_dim = 0;
+  io::DType dtype = io::DType::bf16;  // f32 or bf16
+
+  static constexpr std::size_t kTokens = kKvBlockTokens;
+  std::size_t value_stride() const { return (head_dim + 15) / 16 * 16; }  // elements
+  std::size_t key_tile_bytes() const { return head_dim * kTokens * io::size_of(dtype); }
+  std::size_t value_tile_bytes() const { return value_stride() * kTokens * io::size_of(dtype); }
+  std::size_t head_bytes() const { return key_tile_bytes() + value_tile_bytes(); }
+  std::size_t block_bytes() const { return kv_heads * head_bytes(); }
+};
+
+}  // namespace penstock::model

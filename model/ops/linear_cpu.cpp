@@ -1,0 +1,107 @@
+#include <fmt/format.h>
+
+#include <utility>
+#include <vector>
+
+#include "model/ops/linear.hpp"
+#include "model/ops/product_cpu.hpp"
+#include "model/ops/product_proof_cpu.hpp"
+
+namespace penstock::model {
+namespace {
+
+bool has(dnnl_cpu_isa_t isa, dnnl_cpu_isa_t level) { return (isa & level) == level; }
+
+const char* isa_name(dnnl_cpu_isa_t isa) {
+  if (has(isa, dnnl_cpu_isa_avx512_core_amx)) return "avx512_amx";
+  if (has(isa, dnnl_cpu_isa_avx512_core_bf16)) return "avx512_bf16";
+  if (has(isa, dnnl_cpu_isa_avx512_core)) return "avx512";
+  if (has(isa, dnnl_cpu_isa_avx2)) return "avx2";
+  return "sse";
+}
+
+class CpuLinear : public Linear {
+ public:
+  CpuLinear(Product& product, Product::Weight weight)
+      : product_(&product), weight_(std::move(weight)) {}
+
+  void apply(std::size_t rows, const void* in, void* out) override {
+    product_->apply(weight_, rows, in, out);
+  }
+  std::uint64_t weight_bytes() const override {
+    return weight_.packed.size_bytes() + weight_.bias.size_bytes();
+  }
+
+ private:
+  Product* product_;
+  Product::Weight weight_;
+};
+
+class CpuLinearFactory : public LinearFactory {
+ public:
+  explicit CpuLinearFactory(const Cpu& device) : device_(device), workspace_(device.threads) {}
+
+  void prepare(const LinearShape& shape) override { product_for(shape); }
+
+  std::unique_ptr<Linear> make(const LinearShape& shape, const void* weight,
+                               const float* bias) override {
+    Product& product = product_for(shape);
+    return std::make_unique<CpuLinear>(product, product.pack(weight, bias));
+  }
+
+  std::size_t padded_rows(std::size_t rows) const override { return product_padded_rows(rows); }
+
+  std::string numeric_class() const override {
+    const dnnl_version_t& version = *dnnl_version();
+    return fmt::format("{} onednn-{}.{}.{}", isa_name(isa_), version.major, version.minor,
+                       version.patch);
+  }
+
+ private:
+  Product& product_for(const LinearShape& shape) {
+    for (auto& [known, product] : products_) {
+      if (known == shape) return *product;
+    }
+    // Below AVX-512 BF16 oneDNN would emulate bf16; f32 products of bf16 tensors are faster.
+    const bool widen = shape.dtype == io::DType::bf16 && !has(isa_, dnnl_cpu_isa_avx512_core_bf16);
+    return *products_.emplace_back(shape, choose(shape, widen)).second;
+  }
+
+  // The fastest way that gives a row the same bits alone and in batches. Whether bits are those of
+  // whole products or of slices does not depend on the number of threads.
+  std::unique_ptr<Product> choose(const LinearShape& shape, bool widen) {
+    const ProductProof proof(device_, shape);
+    const auto candidate = [&](const ProductMode& mode) {
+      return std::make_unique<Product>(workspace_, shape, mode, widen);
+    };
+    if (!widen) {
+      auto reference = candidate({.single_thread = true});
+      const auto expected = proof.rows_alone(*reference);
+      if (proof.matches(*reference, expected)) {
+        for (const ProductMode& mode : {ProductMode{}, ProductMode{.sliced = true}}) {
+          auto product = candidate(mode);
+          if (proof.matches(*product, expected)) return product;
+        }
+        return reference;
+      }
+    }
+    for (const std::size_t tile_rows : {widen ? std::size_t{0} : kTileRows, kTileRows}) {
+      auto product = candidate({.sliced = true, .tile_rows = tile_rows});
+      if (proof.matches(*product, proof.rows_alone(*product))) return product;
+    }
+    return candidate({.sliced = true, .tile_rows = 1});  // each row alone
+  }
+
+  Cpu device_;
+  dnnl_cpu_isa_t isa_ = dnnl_get_effective_cpu_isa();
+  ProductWorkspace workspace_;
+  std::vector<std::pair<LinearShape, std::unique_ptr<Product>>> products_;
+};
+
+}  // namespace
+
+std::unique_ptr<LinearFactory> make_linear_factory(const Cpu& device) {
+  return std::make_unique<CpuLinearFactory>(device);
+}
+
+}  // namespace penstock::model

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "io/dtype.hpp"
+#include "model/ops/device.hpp"
+
+namespace penstock::model {
+
+// What a device can do.
+struct MachineLimits {
+  double flops_per_second = 0;  // matrix products in the compute dtype
+  double bytes_per_second = 0;  // reading memory
+};
+
+// Measures, in about half a second each: a matrix product of 256 x 1024 x 1024 by oneDNN whose
+// operands stay in cache, and reading a buffer of 512 MB on all threads. Medians of many rounds.
+MachineLimits measure_machine(const Cpu& device, io::DType dtype);
+
+}  // namespace penstock::model

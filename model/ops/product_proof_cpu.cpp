@@ -1,0 +1,93 @@
+#include "model/ops/product_proof_cpu.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace penstock::model {
+namespace {
+
+constexpr std::size_t kDistinctRows = 16;
+constexpr std::array<std::size_t, 4> kBatches = {1, 7, 64, kProofRows};
+
+// A number with a random significand, sign and an exponent of -8 … -1, for each index.
+float number(std::uint64_t index) {
+  std::uint64_t hash = (index + 1) * 0x9E3779B97F4A7C15u;  // SplitMix64 (Steele et al. 2014)
+  hash = (hash ^ (hash >> 30)) * 0xBF58476D1CE4E5B9u;
+  hash = (hash ^ (hash >> 27)) * 0x94D049BB133111EBu;
+  const auto bits = static_cast<std::uint32_t>(hash >> 32);
+  const std::uint32_t exponent = 126 - ((bits >> 23) & 7);
+  return std::bit_cast<float>((bits & 0x807FFFFFu) | (exponent << 23));
+}
+
+void put(std::byte* to, std::size_t index, io::DType dtype, float value) {
+  const std::size_t size = io::size_of(dtype);
+  io::convert(&value, io::DType::f32, to + index * size, dtype, 1);
+}
+
+}  // namespace
+
+ProductProof::ProductProof(const Cpu& device, const LinearShape& shape, bool reversed)
+    : shape_(shape),
+      weight_(shape.out_features * shape.in_features * io::size_of(shape.dtype), device.threads,
+              "the check of a product"),
+      bias_(shape.out_features * sizeof(float), 1, "the check of a product"),
+      in_(product_padded_rows(kProofRows) * shape.in_features * io::size_of(shape.dtype), 1,
+          "the check of a product"),
+      out_(product_padded_rows(kProofRows) * shape.out_features * io::size_of(shape.out_dtype),
+           device.threads, "the check of a product") {
+  const std::size_t half = shape.in_features / 2;
+  const auto at = [&](std::size_t i) { return reversed ? shape.in_features - 1 - i : i; };
+  const auto columns = static_cast<std::ptrdiff_t>(shape.out_features);
+#pragma omp parallel for schedule(static) num_threads(device.threads)
+  for (std::ptrdiff_t column = 0; column < columns; ++column) {
+    const std::size_t first = static_cast<std::size_t>(column) * shape.in_features;
+    for (std::size_t i = 0; i < half; ++i) {
+      const float value = number(first + i);
+      put(weight_.data(), first + at(i), shape.dtype, value);
+      put(weight_.data(), first + at(half + i), shape.dtype, value);
+    }
+  }
+  for (std::size_t r = 0; r < kProofRows; ++r) {
+    const std::size_t first = r * shape.in_features;
+    for (std::size_t i = 0; i < half; ++i) {
+      const float value = number(~std::uint64_t{0} / 2 + r % kDistinctRows * half + i);
+      put(in_.data(), first + at(i), shape.dtype, value);
+      put(in_.data(), first + at(half + i), shape.dtype, -value * (1.0f + 1.0f / 64));
+    }
+  }
+}
+
+const std::byte* ProductProof::row(std::size_t index) const {
+  return in_.data() + index * shape_.in_features * io::size_of(shape_.dtype);
+}
+
+std::vector<std::byte> ProductProof::rows_alone(Product& product) const {
+  const Product::Weight weight =
+      product.pack(weight_.data(), shape_.bias ? bias_.as<float>() : nullptr);
+  const std::size_t row_bytes = shape_.out_features * io::size_of(shape_.out_dtype);
+  std::vector<std::byte> rows(kDistinctRows * row_bytes);
+  for (std::size_t r = 0; r < kDistinctRows; ++r) {
+    product.apply(weight, 1, row(r), out_.data());
+    std::memcpy(rows.data() + r * row_bytes, out_.data(), row_bytes);
+  }
+  return rows;
+}
+
+bool ProductProof::matches(Product& product, const std::vector<std::byte>& expected) const {
+  const Product::Weight weight =
+      product.pack(weight_.data(), shape_.bias ? bias_.as<float>() : nullptr);
+  const std::size_t row_bytes = shape_.out_features * io::size_of(shape_.out_dtype);
+  for (const std::size_t batch : kBatches) {
+    product.apply(weight, batch, in_.data(), out_.data());
+    for (std::size_t r = 0; r < batch; ++r) {
+      const std::byte* alone = expected.data() + r % kDistinctRows * row_bytes;
+      if (std::memcmp(out_.data() + r * row_bytes, alone, row_bytes) != 0) return false;
+    }
+  }
+  return product.mode().tile_rows != 0 || product.batch_reduce();
+}
+
+}  // namespace penstock::model

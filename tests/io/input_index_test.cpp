@@ -1,0 +1,208 @@
+#include "io/input_index.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "io/error.hpp"
+
+namespace penstock::io {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class InputIndex : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/" +
+              testing::UnitTest::GetInstance()->current_test_info()->name() + "." +
+              std::to_string(::getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+  void write(const std::string& name, std::string_view content) const {
+    std::ofstream(path(name), std::ios::binary) << content;
+  }
+  // "line: text" of each record.
+  std::vector<std::string> lines_of(std::string_view content) const {
+    write("in", content);
+    const std::uint64_t count = build_index(path("in"), path("index"));
+    const IndexedInput input(path("in"), path("index"));
+    EXPECT_EQ(input.size(), count);
+    std::vector<std::string> lines;
+    for (const IndexEntry& entry : input.entries(0, count)) {
+      lines.push_back(std::to_string(entry.line) + ": " + input.line(entry));
+      EXPECT_EQ(content.substr(entry.offset, entry.length), input.line(entry));
+    }
+    return lines;
+  }
+  std::string index_error(std::string_view content) const {
+    write("in", content);
+    try {
+      build_index(path("in"), path("index"));
+    } catch (const FileError& error) {
+      EXPECT_FALSE(std::filesystem::exists(path("index")));
+      EXPECT_FALSE(std::filesystem::exists(path("index.part")));
+      return error.what();
+    }
+    return "accepted";
+  }
+  std::string open_error() const {
+    try {
+      const IndexedInput input(path("in"), path("index"));
+    } catch (const FileError& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  std::string folder_;
+};
+
+TEST_F(InputIndex, Lines) {
+  EXPECT_THAT(lines_of("one\ntwo\nthree\n"), ElementsAre("1: one", "2: two", "3: three"));
+  EXPECT_THAT(lines_of("one\ntwo"), ElementsAre("1: one", "2: two"));
+  EXPECT_THAT(lines_of(""), ElementsAre());
+  EXPECT_THAT(lines_of("\n\n"), ElementsAre());
+}
+
+TEST_F(InputIndex, BlankLinesAreCountedButAreNoRecords) {
+  EXPECT_THAT(lines_of("\n a \n \t \n\r\nb\n  "), ElementsAre("2:  a ", "5: b"));
+}
+
+TEST_F(InputIndex, CarriageReturns) {
+  EXPECT_THAT(lines_of("one\r\ntwo\r\r\nthree\r"), ElementsAre("1: one", "2: two\r", "3: three"));
+}
+
+TEST_F(InputIndex, ByteOrderMarkIsSkipped) {
+  EXPECT_THAT(lines_of("\xEF\xBB\xBFone\n\xEF\xBB\xBFtwo"),
+              ElementsAre("1: one", "2: \xEF\xBB\xBFtwo"));
+}
+
+TEST_F(InputIndex, ZeroBytesBelongToTheLine) {
+  EXPECT_THAT(lines_of(std::string_view("a\0b\nc", 5)),
+              ElementsAre(std::string("1: a\0b", 6), "2: c"));
+}
+
+// Lines that span the reads of 4 MiB, with the newline at, before and behind the border.
+TEST_F(InputIndex, LongLines) {
+  constexpr std::size_t kRead = 4u << 20;
+  for (const std::size_t length : {kRead - 2, kRead - 1, kRead, kRead + 1, 2 * kRead + 7}) {
+    const std::string text(length, 'x');
+    const auto lines = lines_of(text + "\r\ny\n");
+    ASSERT_EQ(lines.size(), 2u) << length;
+    EXPECT_EQ(lines[0], "1: " + text) << length;
+    EXPECT_EQ(lines[1], "2: y") << length;
+  }
+}
+
+TEST_F(InputIndex, EqualPrefixesHaveEqualHashes) {
+  const std::string prefix(256, 'p');
+  write("in", prefix + "1\n" + prefix + "2\r\n" + "q" + prefix + "\nshort\nshort\r\nshorz\n" +
+                  prefix + "\r\n" + prefix + "\n");
+  build_index(path("in"), path("index"));
+  const auto entries = IndexedInput(path("in"), path("index")).entries(0, 8);
+  EXPECT_EQ(entries[0].prefix_hash, entries[1].prefix_hash);
+  EXPECT_NE(entries[0].prefix_hash, entries[2].prefix_hash);
+  EXPECT_EQ(entries[3].prefix_hash, entries[4].prefix_hash);
+  EXPECT_NE(entries[3].prefix_hash, entries[5].prefix_hash);
+  EXPECT_EQ(entries[6].prefix_hash, entries[0].prefix_hash);
+  EXPECT_EQ(entries[7].prefix_hash, entries[0].prefix_hash);
+  // XXH3-64 of "short", by the Python package xxhash.
+  EXPECT_EQ(entries[3].prefix_hash, 0xb42ad57460d20d0aull);
+}
+
+TEST_F(InputIndex, EntriesAreReadAsAsked) {
+  lines_of("a\nb\nc\nd\n");
+  const IndexedInput input(path("in"), path("index"));
+  EXPECT_EQ(input.entries(1, 2)[1].line, 3u);
+  EXPECT_TRUE(input.entries(4, 0).empty());
+  EXPECT_THROW(input.entries(3, 2), FileError);
+  EXPECT_THROW(input.entries(5, 0), FileError);
+  EXPECT_THROW(input.entries(1, UINT64_MAX), FileError);
+  EXPECT_EQ(std::filesystem::file_size(path("index")), 32u + 4 * 24u);
+}
+
+TEST_F(InputIndex, ForeignInputsAreRefused) {
+  EXPECT_THAT(index_error("\x1f\x8b\x08xx"), HasSubstr("in: is compressed (gzip)"));
+  EXPECT_THAT(index_error("\x28\xb5\x2f\xfdxx"), HasSubstr("in: is compressed (zstd)"));
+  EXPECT_THAT(index_error("\xff\xfe{"), HasSubstr("in: is UTF-16"));
+  EXPECT_THROW(build_index(path("absent"), path("index")), FileError);
+  EXPECT_THROW(build_index(folder_, path("index")), FileError);
+  EXPECT_THROW(build_index(path("in"), path("no/index")), FileError);
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  try {
+    build_index(path("pipe"), path("index"));
+    FAIL() << "a pipe was accepted";
+  } catch (const FileError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("is a pipe; pipe it into standard input"));
+  }
+}
+
+TEST_F(InputIndex, AnInputThatChangedIsRefused) {
+  lines_of("a\nb\n");
+  write("in", "a\nbb\n");
+  EXPECT_THAT(open_error(), HasSubstr("in: has 5 bytes but had 4 when it was indexed"));
+}
+
+TEST_F(InputIndex, BrokenIndexesAreRefused) {
+  lines_of("a\nb\n");
+  std::ostringstream content;
+  content << std::ifstream(path("index"), std::ios::binary).rdbuf();
+  const std::string good = content.str();
+  ASSERT_EQ(open_error(), "accepted");
+  write("index", good.substr(0, 31));
+  EXPECT_THAT(open_error(), HasSubstr("index: is too short"));
+  write("index", good.substr(0, good.size() - 1));
+  EXPECT_THAT(open_error(), HasSubstr("index: says 2 records but holds 47 bytes"));
+  std::string changed = good;
+  changed[0] = 'X';
+  write("index", changed);
+  EXPECT_THAT(open_error(), HasSubstr("index: is not an index of records"));
+  changed = good;
+  changed[8] = 9;
+  write("index", changed);
+  EXPECT_THAT(open_error(), HasSubstr("index: has index version 9"));
+  changed = good;
+  changed[16] = 3;
+  write("index", changed);
+  EXPECT_THAT(open_error(), HasSubstr("index: says 3 records"));
+  // An entry that lies beyond the input: refused before its length is allocated.
+  changed = good;
+  changed[32 + 11] = '\x7f';  // the highest byte of the first length
+  write("index", changed);
+  const IndexedInput input(path("in"), path("index"));
+  try {
+    input.line(input.entries(0, 1)[0]);
+    FAIL() << "read beyond the end";
+  } catch (const FileError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("index: places line 1 beyond the input's end"));
+  }
+}
+
+TEST_F(InputIndex, Formats) {
+  EXPECT_EQ(detect_format("-"), InputFormat::jsonl);
+  EXPECT_EQ(detect_format("absent.jsonl"), InputFormat::jsonl);
+  EXPECT_EQ(detect_format("absent.ndjson"), InputFormat::jsonl);
+  write("a.txt", "hello");
+  EXPECT_EQ(detect_format(path("a.txt")), InputFormat::text);
+  write("b.txt", "\xEF\xBB\xBF\r\n\t {\"prompt\": 1}");
+  EXPECT_EQ(detect_format(path("b.txt")), InputFormat::jsonl);
+  write("c", "");
+  EXPECT_EQ(detect_format(path("c")), InputFormat::text);
+  write("d", "[1]");
+  EXPECT_EQ(detect_format(path("d")), InputFormat::text);
+}
+
+}  // namespace
+}  // namespace penstock::io

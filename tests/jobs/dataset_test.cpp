@@ -1,0 +1,148 @@
+#include "jobs/dataset.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+
+#include "byte_tokenizer.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+io::IndexEntry entry(std::uint32_t length, std::uint64_t prefix_hash) {
+  return {0, length, 1, prefix_hash};
+}
+
+TEST(WindowOrder, LongestFirst) {
+  EXPECT_THAT(window_order({entry(5, 1), entry(9, 2), entry(7, 3)}), ElementsAre(1, 2, 0));
+  EXPECT_THAT(window_order({}), IsEmpty());
+}
+
+TEST(WindowOrder, TiesInInputOrder) {
+  EXPECT_THAT(window_order({entry(5, 9), entry(5, 3), entry(5, 7)}), ElementsAre(0, 1, 2));
+}
+
+TEST(WindowOrder, EqualPrefixesTogether) {
+  // The group of hash 4 is placed by its longest record, 8.
+  EXPECT_THAT(window_order({entry(3, 4), entry(7, 5), entry(8, 4), entry(9, 6), entry(1, 4)}),
+              ElementsAre(3, 2, 0, 4, 1));
+}
+
+TEST(WindowOrder, GroupsOfEqualLengthDoNotMix) {
+  EXPECT_THAT(window_order({entry(8, 2), entry(8, 1), entry(3, 1), entry(3, 2), entry(8, 2)}),
+              ElementsAre(0, 4, 3, 1, 2));
+}
+
+class DatasetTest : public ::testing::Test {
+ protected:
+  DatasetTest() : tokenizer_(byte_tokenizer()), chat_template_("") {
+    folder_ = testing::TempDir() + "/dataset." + std::to_string(::getpid());
+    std::filesystem::create_directories(folder_);
+    RequestContext context;
+    context.tokenizer = &tokenizer_;
+    context.chat_template = &chat_template_;
+    context.vocab_size = 259;
+    context.context_limit = 1000;
+    builder_.emplace(context);
+  }
+  ~DatasetTest() override { std::filesystem::remove_all(folder_); }
+
+  void write(const std::string& content) {
+    std::ofstream(folder_ + "/in") << content;
+    io::build_index(folder_ + "/in", folder_ + "/index");
+    input_.emplace(folder_ + "/in", folder_ + "/index");
+  }
+  Dataset dataset(const DatasetOptions& options, io::InputFormat format = io::InputFormat::text) {
+    return Dataset(*input_, format, *builder_, options);
+  }
+  // The indices in the order they come, failed ones negative minus one.
+  static std::vector<std::int64_t> drain(Dataset& dataset) {
+    std::vector<std::int64_t> order;
+    while (const auto item = dataset.next()) {
+      if (const auto* request = std::get_if<Request>(&*item)) {
+        order.push_back(static_cast<std::int64_t>(request->index));
+      } else {
+        order.push_back(-1 - static_cast<std::int64_t>(std::get<FailedRecord>(*item).index));
+      }
+    }
+    return order;
+  }
+
+  std::string folder_;
+  model::Tokenizer tokenizer_;
+  model::ChatTemplate chat_template_;
+  std::optional<RequestBuilder> builder_;
+  std::optional<io::IndexedInput> input_;
+};
+
+TEST_F(DatasetTest, WindowsAreOrderedOneByOne) {
+  write("1\n333\n22\n\n4444\n1\n55555\n22\n");
+  Dataset all = dataset({});
+  EXPECT_EQ(all.size(), 7u);
+  EXPECT_THAT(drain(all), ElementsAre(5, 3, 1, 2, 6, 0, 4));
+  EXPECT_TRUE(all.done());
+  EXPECT_EQ(all.taken(), 7u);
+  EXPECT_EQ(all.next(), std::nullopt);
+  Dataset windows = dataset({.window_records = 3});
+  EXPECT_THAT(drain(windows), ElementsAre(1, 2, 0, 5, 3, 4, 6));
+}
+
+TEST_F(DatasetTest, Limit) {
+  write("1\n333\n22\n4444\n");
+  Dataset three = dataset({.limit = 3});
+  EXPECT_EQ(three.size(), 3u);
+  EXPECT_THAT(drain(three), ElementsAre(1, 2, 0));
+  Dataset none = dataset({.limit = 0});
+  EXPECT_TRUE(none.done());
+  EXPECT_EQ(none.peek(), nullptr);
+  EXPECT_FALSE(none.prefetch());
+  EXPECT_EQ(none.next(), std::nullopt);
+  Dataset more = dataset({.limit = 9});
+  EXPECT_EQ(more.size(), 4u);
+}
+
+TEST_F(DatasetTest, RequestsAreParsedAndTokenized) {
+  write("\n{\"id\":\"a\",\"prompt\":\"Hi\",\"max_tokens\":3}\n");
+  Dataset one = dataset({}, io::InputFormat::jsonl);
+  const auto item = one.next();
+  const Request& request = std::get<Request>(*item);
+  EXPECT_EQ(request.index, 0u);
+  EXPECT_EQ(request.line, 2u);
+  EXPECT_EQ(request.id, "a");
+  EXPECT_THAT(request.prompt, ElementsAre(256, 'H', 'i'));
+  EXPECT_EQ(request.params.max_tokens, 3u);
+}
+
+TEST_F(DatasetTest, BrokenRecordsAreItems) {
+  write("{\"id\":7,\"prompt\":1}\n{\"prompt\":\"a\"}\n\nnonsense\n");
+  Dataset data = dataset({}, io::InputFormat::jsonl);
+  const auto first = data.next();
+  const FailedRecord& failed = std::get<FailedRecord>(*first);
+  EXPECT_EQ(failed.index, 0u);
+  EXPECT_EQ(failed.id, 7);
+  EXPECT_EQ(describe(failed), "line 1: 'prompt' must be a string, not a number");
+  EXPECT_THAT(drain(data), ElementsAre(1, -3));
+}
+
+TEST_F(DatasetTest, PrefetchIsBoundedAndChangesNothing) {
+  write("1\n333\n22\n4444\n1\n55555\n22\n");
+  Dataset data = dataset({.window_records = 4, .look_ahead = 5});
+  int fetched = 0;
+  while (data.prefetch()) ++fetched;
+  EXPECT_EQ(fetched, 5);  // across the border of the window
+  ASSERT_NE(data.peek(), nullptr);
+  EXPECT_EQ(std::get<Request>(*data.peek()).index, 3u);
+  EXPECT_EQ(data.taken(), 0u);
+  EXPECT_THAT(drain(data), ElementsAre(3, 1, 2, 0, 5, 6, 4));
+}
+
+}  // namespace
+}  // namespace penstock::jobs

@@ -1,0 +1,135 @@
+#include "jobs/report.hpp"
+
+#include <gtest/gtest.h>
+
+namespace penstock::jobs {
+namespace {
+
+TEST(Report, Bytes) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(999), "999 B");
+  EXPECT_EQ(format_bytes(1000), "1.00 kB");
+  EXPECT_EQ(format_bytes(12345), "12.3 kB");
+  EXPECT_EQ(format_bytes(269060552), "269 MB");
+  EXPECT_EQ(format_bytes(999999999), "1.00 GB");
+  EXPECT_EQ(format_bytes(UINT64_MAX), "18446744 TB");
+}
+
+TEST(Report, Counts) {
+  EXPECT_EQ(format_count(950), "950");
+  EXPECT_EQ(format_count(1234), "1.23 k");
+  EXPECT_EQ(format_count(134515008), "135 M");
+  EXPECT_EQ(format_count(8030261248), "8.03 B");
+  EXPECT_EQ(format_grouped(0), "0");
+  EXPECT_EQ(format_grouped(999), "999");
+  EXPECT_EQ(format_grouped(1000), "1,000");
+  EXPECT_EQ(format_grouped(1234567), "1,234,567");
+}
+
+TEST(Report, Durations) {
+  EXPECT_EQ(format_duration(0), "0.0 s");
+  EXPECT_EQ(format_duration(-1), "0.0 s");
+  EXPECT_EQ(format_duration(9.94), "9.9 s");
+  EXPECT_EQ(format_duration(9.95), "10 s");
+  EXPECT_EQ(format_duration(59.4), "59 s");
+  EXPECT_EQ(format_duration(59.5), "1:00");
+  EXPECT_EQ(format_duration(185), "3:05");
+  EXPECT_EQ(format_duration(3599.7), "1:00:00");
+  EXPECT_EQ(format_duration(3723), "1:02:03");
+  EXPECT_EQ(format_duration(183840), "2d 03:04");
+  EXPECT_EQ(format_duration(1e300), "years");
+}
+
+RunHeader sample_header() {
+  RunHeader header;
+  header.version = "penstock 0.1.0";
+  header.model = "SmolLM2-135M-Instruct";
+  header.architecture = "llama";
+  header.parameters = 134515008;
+  header.dtype = "bf16, KV bf16";
+  header.checkpoint = "smol.h5";
+  header.checkpoint_bytes = 269060552;
+  header.checkpoint_digest = "0123456789abcdef0123456789abcdef";
+  header.device = "cpu avx512_bf16";
+  header.link = "mpi";
+  header.input = "in.jsonl";
+  header.records = 1000;
+  header.output = "out.jsonl";
+  header.slots = 3;
+  header.context_limit = 8192;
+  header.kv_tokens = 65536;
+  header.more = {{"sampling", "greedy"}};
+  header.stages = {{0, "n001", 16, 0, 0, 15, 142000000, 31000000, 142000001},
+                   {1, "node-12", 16, 1, 15, 30, 127060552, 31000000, 127060553}};
+  return header;
+}
+
+TEST(Report, Header) {
+  EXPECT_EQ(format_header(sample_header(), 80),
+            "penstock 0.1.0\n"
+            "model       SmolLM2-135M-Instruct (llama, 135 M parameters, bf16, KV bf16)\n"
+            "checkpoint  smol.h5 (269 MB, digest 0123456789ab)\n"
+            "device      cpu avx512_bf16, link mpi\n"
+            "input       in.jsonl, 1,000 records\n"
+            "output      out.jsonl\n"
+            "schedule    3 slots, context 8,192 tokens, KV 65,536 tokens\n"
+            "sampling    greedy\n"
+            "  rank  host     threads  stage  layers  weights       KV    read\n"
+            "     0  n001          16      0    0-14   142 MB  31.0 MB  142 MB\n"
+            "     1  node-12       16      1   15-29   127 MB  31.0 MB  127 MB\n");
+}
+
+TEST(Report, NarrowTablesLoseTheirLastColumns) {
+  const std::string text = format_header(sample_header(), 40);
+  EXPECT_EQ(text.substr(text.find("  rank")),
+            "  rank  host     threads  stage  layers\n"
+            "     0  n001          16      0    0-14\n"
+            "     1  node-12       16      1   15-29\n");
+  const std::string narrowest = format_header(sample_header(), 0);
+  EXPECT_EQ(narrowest.substr(narrowest.find("  rank")), "  rank\n     0\n     1\n");
+}
+
+TEST(Report, Summary) {
+  RunSummary summary;
+  summary.records_answered = 998;
+  summary.records_failed = 2;
+  summary.tokens_in = 51234;
+  summary.tokens_out = 12345;
+  summary.seconds = 65;
+  summary.load_seconds = 2.345;
+  summary.output = "out.jsonl";
+  StageLedger first{0, 0, {}};
+  first.totals[Share::compute] = 60;
+  first.totals[Share::wait_downstream] = 3.75;
+  first.totals[Share::drain] = 1.25;
+  StageLedger second{1, 1, {}};
+  second.totals[Share::compute] = 58.5;
+  second.totals[Share::wait_upstream] = 6.5;
+  summary.stages = {first, second};
+  EXPECT_EQ(
+      format_summary(summary, 100),
+      "records     998 answered, 2 failed (see their error rows)\n"
+      "time        1:05 of work, 2.3 s of loading before\n"
+      "tokens      in 51,234 (788.2/s), out 12,345 (189.9/s)\n"
+      "output      out.jsonl\n"
+      "time of each stage, %\n"
+      "  stage  rank  compute  wait upstream  wait downstream  communication  starved  drain  "
+      "total\n"
+      "      0     0     92.3            0.0              5.8            0.0      0.0    1.9  "
+      " 1:05\n"
+      "      1     1     90.0           10.0              0.0            0.0      0.0    0.0  "
+      " 1:05\n");
+}
+
+TEST(Report, SummaryOfNothing) {
+  RunSummary summary;
+  summary.output = "out";
+  EXPECT_EQ(format_summary(summary, 80),
+            "records     0 answered\n"
+            "time        0.0 s of work, 0.0 s of loading before\n"
+            "tokens      in 0, out 0\n"
+            "output      out\n");
+}
+
+}  // namespace
+}  // namespace penstock::jobs

@@ -1,0 +1,42 @@
+#include "model/ops/host_buffer.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "model/error.hpp"
+
+namespace penstock::model {
+namespace {
+
+TEST(HostBufferTest, IsZeroedAndAligned) {
+  for (const std::size_t size : {1u, 100u, (2u << 20) - 1, (5u << 20) + 3}) {
+    const HostBuffer buffer(size, 2, "a test");
+    ASSERT_EQ(buffer.size_bytes(), size);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64, 0u);
+    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(buffer.data()[i], std::byte{0});
+  }
+}
+
+TEST(HostBufferTest, MovesAndLeavesEmpty) {
+  HostBuffer first(10, 1, "a test");
+  HostBuffer second = std::move(first);
+  EXPECT_NE(second.data(), nullptr);
+  EXPECT_EQ(first.data(), nullptr);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(first.size_bytes(), 0u);
+}
+
+TEST(HostBufferTest, ImpossibleSizeIsAnErrorWithItsPurpose) {
+  try {
+    const HostBuffer buffer(std::numeric_limits<std::size_t>::max() - 5, 1, "the KV cache");
+    FAIL() << "no exception";
+  } catch (const ModelError& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("the KV cache"));
+  }
+}
+
+}  // namespace
+}  // namespace penstock::model

@@ -1,0 +1,320 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "model/error.hpp"
+#include "model/stage.hpp"
+#include "model/stage_plan.hpp"
+#include "tests/support/random_checkpoint.hpp"
+#include "tests/support/run_model.hpp"
+
+namespace penstock::model {
+namespace {
+
+using testing::HasSubstr;
+using tests::ModelRunner;
+
+ModelConfig config_of_four_layers() {
+  ModelConfig config;
+  config.hidden_size = 96;
+  config.intermediate_size = 200;
+  config.num_layers = 4;
+  config.num_heads = 6;
+  config.num_kv_heads = 2;
+  config.head_dim = 24;  // hidden_size / num_heads would be 16
+  config.vocab_size = 203;
+  config.max_position = 512;
+  config.attention_bias = true;
+  return config;
+}
+
+const io::CheckpointReader& checkpoint() {
+  static const tests::RandomCheckpoint file(config_of_four_layers(), io::DType::bf16, "stage");
+  static const io::CheckpointReader reader(file.path());
+  return reader;
+}
+
+StageOptions options_of(io::DType dtype, io::DType kv_dtype, int threads) {
+  StageOptions options;
+  options.dtype = dtype;
+  options.kv_dtype = kv_dtype;
+  options.threads = threads;
+  options.max_rows = 300;
+  options.max_samples = 64;
+  return options;
+}
+
+std::vector<std::int32_t> tokens_of(std::size_t count, std::uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<std::int32_t> tokens(count);
+  for (auto& token : tokens) token = static_cast<std::int32_t>(generator() % 203);
+  return tokens;
+}
+
+std::vector<float> copy(std::span<const float> values) { return {values.begin(), values.end()}; }
+
+void expect_same_bits(const std::vector<float>& got, const std::vector<float>& want) {
+  ASSERT_EQ(got.size(), want.size());
+  EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0);
+}
+
+// The logits after `tokens`, fed in chunks.
+std::vector<float> logits_after(ModelRunner& runner, const std::vector<std::int32_t>& tokens,
+                                std::size_t chunk) {
+  const std::uint32_t sequence = runner.start(tokens);
+  for (std::size_t at = 0; at < tokens.size(); at += chunk) {
+    const std::size_t rows = std::min(chunk, tokens.size() - at);
+    runner.step({{sequence, std::span(tokens).subspan(at, rows), at + rows == tokens.size()}});
+  }
+  auto logits = copy(runner.logits(0));
+  runner.retire(sequence);
+  return logits;
+}
+
+// f32 and bf16, with both kinds of cache.
+class StageBits : public testing::TestWithParam<std::pair<io::DType, io::DType>> {
+ protected:
+  StageOptions options(int threads = 1) const {
+    return options_of(GetParam().first, GetParam().second, threads);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(DTypes, StageBits,
+                         testing::Values(std::pair(io::DType::f32, io::DType::f32),
+                                         std::pair(io::DType::bf16, io::DType::bf16),
+                                         std::pair(io::DType::bf16, io::DType::f32),
+                                         std::pair(io::DType::f32, io::DType::bf16)));
+
+TEST_P(StageBits, DoNotDependOnChunksStagesOrThreads) {
+  const auto tokens = tokens_of(150, 1);
+  ModelRunner whole(checkpoint(), 1, options(), 20);
+  const auto want = logits_after(whole, tokens, tokens.size());
+  for (const int stages : {1, 2, 3, 4}) {
+    for (const int threads : {1, 2}) {
+      ModelRunner runner(checkpoint(), stages, options(threads), 11);
+      for (const std::size_t chunk : {1u, 7u, 32u, 33u, 150u}) {
+        SCOPED_TRACE(testing::Message()
+                     << stages << " stages, " << threads << " threads, chunks " << chunk);
+        expect_same_bits(logits_after(runner, tokens, chunk), want);
+      }
+    }
+  }
+}
+
+TEST_P(StageBits, DoNotDependOnBatchMates) {
+  ModelRunner runner(checkpoint(), 2, options(2), 60);
+  std::vector<std::vector<std::int32_t>> prompts;
+  std::vector<std::vector<float>> alone;
+  for (const std::size_t length : {1u, 31u, 32u, 33u, 64u, 70u}) {
+    prompts.push_back(tokens_of(length, static_cast<std::uint32_t>(length)));
+    alone.push_back(logits_after(runner, prompts.back(), length));
+  }
+  std::vector<ModelRunner::Feed> feeds;
+  for (const auto& prompt : prompts) feeds.push_back({runner.start(prompt), prompt, true});
+  runner.step(feeds);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    SCOPED_TRACE(testing::Message() << "prompt of " << prompts[i].size());
+    expect_same_bits(copy(runner.logits(i)), alone[i]);
+  }
+}
+
+// Decode mixed with another sequence's prefill in the same steps.
+TEST_P(StageBits, DecodeIsPrefillAgain) {
+  ModelRunner runner(checkpoint(), 1, options(2), 40);
+  const auto prompt = tokens_of(45, 3);
+  const auto other = tokens_of(200, 4);
+  auto all = prompt;
+  const std::uint32_t sequence = runner.start(prompt);
+  const std::uint32_t mate = runner.start(other);
+  runner.step({{sequence, prompt, true}});
+  std::vector<std::vector<float>> decoded;
+  for (std::size_t i = 0; i < 25; ++i) {
+    all.push_back(runner.sampled()[0]);
+    runner.step({{mate, std::span(other).subspan(i * 8, 8), false},
+                 {sequence, std::span(all).last(1), true}});
+    decoded.push_back(copy(runner.logits(0)));
+  }
+  // An eviction throws the cache away; prompt and answer are prefilled again.
+  runner.retire(sequence);
+  for (const std::size_t chunk : {std::size_t{16}, all.size()}) {
+    expect_same_bits(logits_after(runner, all, chunk), decoded.back());
+  }
+  const std::vector<std::int32_t> shorter(all.begin(), all.end() - 7);
+  expect_same_bits(logits_after(runner, shorter, shorter.size()), decoded[decoded.size() - 8]);
+}
+
+// Two stages of one process, each in a thread of its own, at the same time.
+TEST_P(StageBits, StagesInThreadsDoNotDisturbEachOther) {
+  const auto tokens = tokens_of(100, 5);
+  ModelRunner one(checkpoint(), 1, options(), 10);
+  const auto want = logits_after(one, tokens, 32);
+  std::vector<std::vector<float>> got(2);
+  std::vector<std::thread> threads;
+  for (auto& logits : got) {
+    threads.emplace_back([&] {
+      ModelRunner runner(checkpoint(), 1, options(2), 10);
+      for (int i = 0; i < 3; ++i) logits = logits_after(runner, tokens, 32);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const auto& logits : got) expect_same_bits(logits, want);
+}
+
+TEST(StageTest, Bf16IsCloseToF32) {
+  const auto tokens = tokens_of(60, 6);
+  ModelRunner exact(checkpoint(), 1, options_of(io::DType::f32, io::DType::f32, 2), 4);
+  ModelRunner rounded(checkpoint(), 1, options_of(io::DType::bf16, io::DType::bf16, 2), 4);
+  const auto want = logits_after(exact, tokens, 60);
+  const auto got = logits_after(rounded, tokens, 60);
+  float largest = 0;
+  for (const float value : want) largest = std::max(largest, std::abs(value));
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], largest * 0.05f);
+}
+
+TEST(StageTest, ReadsItsOwnTensorsOnly) {
+  const ModelConfig config = config_of_four_layers();
+  std::uint64_t read = 0, stored = 0;
+  for (const auto& tensor : checkpoint().tensors()) stored += tensor.size_bytes;
+  for (const StageRange& range : cut_stages(config, 3, io::DType::bf16)) {
+    std::uint64_t done = 0, total = 0;
+    const auto stage =
+        make_cpu_stage(checkpoint(), config, range, options_of(io::DType::bf16, io::DType::bf16, 1),
+                       [&](std::uint64_t d, std::uint64_t t) {
+                         EXPECT_GT(d, done);
+                         std::tie(done, total) = std::pair(d, t);
+                       });
+    EXPECT_EQ(done, total);
+    EXPECT_EQ(stage->bytes_read(), total);
+    EXPECT_GE(stage->weight_bytes(), total);
+    read += stage->bytes_read();
+  }
+  EXPECT_EQ(read, stored);
+}
+
+TEST(StageTest, TellsSizesAndClass) {
+  const ModelConfig config = config_of_four_layers();
+  const auto stage = make_cpu_stage(checkpoint(), config, {1, 3, false, false},
+                                    options_of(io::DType::bf16, io::DType::f32, 1), {});
+  EXPECT_EQ(stage->activation_row_bytes(), 96u * 2);
+  // 2 layers, 2 heads, 32 tokens; keys of 24 numbers and values padded to 32, in f32.
+  EXPECT_EQ(stage->kv_block_bytes(), 2u * 2 * 32 * (24 + 32) * 4);
+  EXPECT_THAT(stage->numeric_class(), testing::StartsWith("cpu "));
+  EXPECT_THAT(stage->numeric_class(), HasSubstr("onednn-"));
+}
+
+// --- What is refused -----------------------------------------------------------------------------
+
+class StageRefusals : public testing::Test {
+ protected:
+  StageRefusals() {
+    stage_ = make_cpu_stage(checkpoint(), config_of_four_layers(), {0, 4, true, true},
+                            options_of(io::DType::f32, io::DType::f32, 1), {});
+    stage_->allocate_kv(4);
+    Admission admission;
+    admission.sequence = 7;
+    admission.tokens = {1, 2, 3};
+    admission.prompt_tokens = 3;
+    plan_.step = 12;
+    plan_.admitted = {admission};
+    plan_.tokens = {1, 2, 3};
+    plan_.sequences = {{7, 0, 3, 0, 0, 1, true}};
+    plan_.block_table = {2};
+  }
+
+  std::string refusal(const StepPlan& plan) {
+    try {
+      stage_->forward(plan, {}, {}, [] {});
+    } catch (const ModelError& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  std::unique_ptr<Stage> stage_;
+  StepPlan plan_;
+};
+
+TEST_F(StageRefusals, TheGoodPlanIsAccepted) {
+  EXPECT_EQ(refusal(plan_), "accepted");
+  EXPECT_EQ(stage_->sampled().size(), 1u);
+  EXPECT_EQ(stage_->logits().size(), 203u);
+  plan_.admitted.clear();
+  plan_.retired = {7};
+  plan_.tokens.clear();
+  plan_.sequences.clear();
+  EXPECT_EQ(refusal(plan_), "accepted");  // nothing to compute
+  EXPECT_TRUE(stage_->sampled().empty());
+}
+
+TEST_F(StageRefusals, NameTheStepAndTheReason) {
+  const auto broken = [&](auto&& change) {
+    StepPlan plan = plan_;
+    change(plan);
+    return refusal(plan);
+  };
+  EXPECT_THAT(broken([](StepPlan& p) { p.tokens[1] = 203; }), HasSubstr("token id 203"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.tokens[1] = -1; }), HasSubstr("token id -1"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.tokens.resize(301); }), HasSubstr("301 rows"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.tokens.push_back(1); }), HasSubstr("3 rows"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].first_row = 1; }), HasSubstr("row 1"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].rows = 0; }), HasSubstr("no rows"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.block_table[0] = 4; }), HasSubstr("KV block 4"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].blocks = 2; }), HasSubstr("KV blocks"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].first_block = 1; }), HasSubstr("KV blocks"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].first_block = 0xFFFFFFFF; }),
+              HasSubstr("KV blocks"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].position = 510; }),
+              HasSubstr("position 512"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.sequences[0].position = 0xFFFFFFFE; }),
+              HasSubstr("context has 512"));
+  EXPECT_THAT(broken([](StepPlan& p) {
+                p.tokens.push_back(1);
+                p.sequences.push_back({7, 3, 1, 0, 0, 1, false});
+              }),
+              HasSubstr("sequence 7 appears twice"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.admitted.clear(); }), HasSubstr("never admitted"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.admitted.push_back(p.admitted[0]); }),
+              HasSubstr("admitted twice"));
+  EXPECT_THAT(broken([](StepPlan& p) { p.tokens[0] = 999; }), HasSubstr("step 12"));
+}
+
+TEST_F(StageRefusals, ActivationsMustFitTheRows) {
+  std::vector<std::byte> bytes(96 * 4 * 3);
+  EXPECT_THROW(stage_->forward(plan_, bytes, {}, [] {}), ModelError);
+  EXPECT_THROW(stage_->forward(plan_, {}, bytes, [] {}), ModelError);
+}
+
+TEST_F(StageRefusals, TooManySamples) {
+  StageOptions options = options_of(io::DType::f32, io::DType::f32, 1);
+  options.max_samples = 1;
+  stage_ = make_cpu_stage(checkpoint(), config_of_four_layers(), {0, 4, true, true}, options, {});
+  stage_->allocate_kv(4);
+  plan_.tokens.push_back(1);
+  plan_.block_table.push_back(1);
+  plan_.sequences.push_back({8, 3, 1, 0, 1, 1, true});
+  EXPECT_THAT(refusal(plan_), HasSubstr("2 rows to sample"));
+}
+
+TEST(StageTest, ConfigThatIsNotTheFilesIsRefusedWithTheTensor) {
+  ModelConfig config = config_of_four_layers();
+  config.intermediate_size = 201;
+  const auto make = [&] {
+    make_cpu_stage(checkpoint(), config, {0, 4, true, true},
+                   options_of(io::DType::f32, io::DType::f32, 1), {});
+  };
+  EXPECT_THAT(make, testing::ThrowsMessage<ModelError>(HasSubstr("/layers/0000/mlp/gate")));
+  config = config_of_four_layers();
+  config.mlp_bias = true;
+  EXPECT_THAT(make, testing::ThrowsMessage<ModelError>(HasSubstr("mlp/gate_bias is missing")));
+}
+
+}  // namespace
+}  // namespace penstock::model

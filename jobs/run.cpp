@@ -59,7 +59,7 @@ class DriverJob {
     records_ = io::build_index(input, folder_->file("index"));
     input_.emplace(input, folder_->file("index"));
     builder_.emplace(context_);
-    dataset_.emplace(*input_, io::detect_format(input), *builder_,
+    dataset_.emplace(*input_, io::detect_format(options.input), *builder_,
                      DatasetOptions{.limit = options.limit});
     journal_.emplace(folder_->file(kJournal));
   }

@@ -9,10 +9,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "io/error.hpp"
-#include "tests/fuzz/memory_file.hpp"
 #include "tests/io/checkpoint_bytes.hpp"
 
 namespace {
@@ -25,14 +25,32 @@ struct Base {
   std::uint64_t structure_bytes = 0;
 };
 
-Base make_base() {
-  const std::string path = (std::filesystem::temp_directory_path() /
-                            ("penstock_checkpoint_fuzz_" + std::to_string(::getpid()) + ".h5"))
-                               .string();
+// HDF5 opens files by their real path, so this one has a name: in memory where that is possible.
+class ScratchFile {
+ public:
+  ScratchFile() {
+    const char* const in_memory = "/dev/shm";
+    const std::filesystem::path folder = std::filesystem::is_directory(in_memory)
+                                             ? std::filesystem::path(in_memory)
+                                             : std::filesystem::temp_directory_path();
+    path_ = (folder / ("penstock_checkpoint_fuzz_" + std::to_string(::getpid()))).string();
+  }
+  ~ScratchFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// A sound file must be readable, or the fuzzer would see nothing behind the first check.
+Base make_base(const std::string& path) {
   test::write_checkpoint(path, test::small_header(), test::small_tensors());
-  const Base base{test::read_file(path), CheckpointReader(path).tensors().front().offset};
-  std::filesystem::remove(path);
-  return base;
+  return {test::read_file(path), CheckpointReader(path).tensors().front().offset};
 }
 
 class Input {
@@ -115,15 +133,15 @@ void read_all(const std::string& path) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const Base base = make_base();
-  static penstock::fuzz::MemoryFile file;
+  static const ScratchFile file;
+  static const Base base = make_base(file.path());
   std::string bytes = base.bytes;
   Input input(data, size);
   for (int edits = 0; !input.empty() && edits < 16; ++edits) {
     edit(bytes, base.structure_bytes, input);
   }
   test::repair_checksums(bytes);
-  file.assign(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  test::write_file(file.path(), bytes);
   read_all(file.path());
   return 0;
 }

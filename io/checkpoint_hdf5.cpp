@@ -55,6 +55,7 @@ Session::~Session() { H5Eset_auto2(H5E_DEFAULT, print_, print_data_); }
 void fail(std::string_view path, std::string_view what) {
   std::string words;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &words);
+  std::ranges::replace(words, '\n', ' ');  // some hold a date as ctime gives it
   throw FileError(
       path, words.empty() ? std::string(what) : fmt::format("{} (HDF5 says: {})", what, words));
 }

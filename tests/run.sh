@@ -45,6 +45,8 @@ cmake --preset "$preset" -DPENSTOCK_TESTS=ON -DPENSTOCK_WERROR=$werror \
   -DPENSTOCK_TEST_PYTHON="$python" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 cmake --build --preset "$preset" -- -k 0
 
+# Tests run side by side: a thread that waits must not spin on the other's core.
+export OMP_WAIT_POLICY=passive
 results="build/$preset/test-results.xml"
 status=0
 ctest --preset "$preset" --parallel 2 --output-junit "$PWD/$results" "$@" || status=$?

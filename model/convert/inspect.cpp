@@ -91,6 +91,8 @@ const json* member(const json& value, const char* name) {
   return found == value.end() ? nullptr : &*found;
 }
 
+constexpr int kDeepestJson = 64;
+
 // Kind and size of the vocabulary as tokenizer.json has them. The file may be anything: what it
 // does not say is left out, and a broken one is called so.
 json describe_tokenizer(const std::vector<io::Blob>& blobs) {
@@ -98,8 +100,14 @@ json describe_tokenizer(const std::vector<io::Blob>& blobs) {
   for (const io::Blob& blob : blobs) {
     description["files"].push_back({{"name", blob.name}, {"size_bytes", blob.bytes.size()}});
     if (blob.name != "tokenizer.json") continue;
-    const json tokenizer = json::parse(blob.bytes, nullptr, false);
-    if (!tokenizer.is_object()) {
+    // Deep nesting parses well but would overflow the stack when it is taken apart again.
+    bool too_deep = false;
+    const auto bounded = [&](int depth, json::parse_event_t, json&) {
+      too_deep = too_deep || depth > kDeepestJson;
+      return depth <= kDeepestJson;
+    };
+    const json tokenizer = json::parse(blob.bytes, bounded, false);
+    if (too_deep || !tokenizer.is_object()) {
       description["kind"] = "broken tokenizer.json";
       continue;
     }
@@ -107,7 +115,6 @@ json describe_tokenizer(const std::vector<io::Blob>& blobs) {
     const auto keep = [&ids](const json& id) {
       if (id.is_number_integer()) ids.insert(id.get<std::int64_t>());
     };
-    // No copies of parts: hostile nesting would overflow the stack there.
     const json* const model = member(tokenizer, "model");
     if (model == nullptr) continue;
     const json* const type = member(*model, "type");

@@ -168,19 +168,21 @@ TEST_F(CheckpointBrokenTest, CutAtAnyLength) {
          std::to_string(bytes.size()));
 }
 
-TEST_F(CheckpointBrokenTest, AnyDamagedByteOfTheStructureIsSeen) {
+TEST_F(CheckpointBrokenTest, ADamagedByteOfTheStructureIsSeen) {
   const std::string bytes = read_file(file_);
   const std::uint64_t end = CheckpointReader(file_).tensors()[0].offset;
+  std::size_t tried = 0;
   std::size_t unseen = 0;
   for (std::size_t at = 0; at < end; at += 7) {
+    if (bytes[at] == 0) continue;  // most zeros are unused space, which may change
+    ++tried;
     std::string damaged = bytes;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x20);
     write_file(file_, damaged);
     if (error().empty()) ++unseen;
   }
-  // What may change unseen: padding between objects, and text for people under no checksum of
-  // HDF5. Measured once; the bound keeps it from growing.
-  EXPECT_LT(unseen, end / 2);
+  EXPECT_GT(tried, 100u);
+  EXPECT_EQ(unseen, 0u);
 }
 
 TEST_F(CheckpointBrokenTest, OtherFormats) {
@@ -352,7 +354,7 @@ TEST_F(CheckpointBrokenTest, ShapeThatOverflows) {
                 [](std::string& bytes, const RawMessage& space) {
                   set_number(bytes, space.offset + 4, std::uint64_t{1} << 58, 8);
                 });
-  expect("'/embed/weight' has a shape");
+  expect("'/embed/weight' has a shape with more elements than 64 bits can count");
 }
 
 TEST_F(CheckpointBrokenTest, StorageBeyondTheFile) {
@@ -580,7 +582,7 @@ TEST_F(CheckpointBrokenTest, HeaderContinuationCycle) {
     set_number(bytes, next + 10, next, 8);
     set_number(bytes, next + 18, length, 8);
   });
-  EXPECT_NE(error(), "");
+  expect("has an object header that is a cycle");
 }
 
 TEST_F(CheckpointBrokenTest, DirtyBytesInEveryHeaderNeverCrash) {

@@ -56,17 +56,18 @@ int bench_command(Invocation& invocation) {
   group("json", "machine-readable");
   add_pipeline_options(parser);
   po::variables_map values;
-  if (!asks_for_help(invocation.arguments)) {
-    invocation.world->emplace(invocation.argc, invocation.argv);
-  }
-  if (!parser.parse(invocation.arguments, values)) return 0;
   jobs::BenchOptions options;
-  options.pipeline = pipeline_choice(values);
-  options.batches = parse_batches(values["batch"].as<std::string>());
-  options.prompt_tokens = tokens(values, "prompt");
-  options.generated_tokens = tokens(values, "generate");
-  options.json = values.count("json") > 0;
-  options.version = version();
+  const auto read = [&] {
+    if (!parser.parse(invocation.arguments, values)) return false;
+    options.pipeline = pipeline_choice(values);
+    options.batches = parse_batches(values["batch"].as<std::string>());
+    options.prompt_tokens = tokens(values, "prompt");
+    options.generated_tokens = tokens(values, "generate");
+    options.json = values.count("json") > 0;
+    options.version = version();
+    return true;
+  };
+  if (!read_on_all_ranks(invocation, read)) return 0;
   return jobs::run_bench(**invocation.world, options);
 }
 

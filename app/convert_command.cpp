@@ -19,6 +19,7 @@ int convert_command(Invocation& invocation) {
   model::ConvertOptions options;
   options.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   options.created_by = version();
+  refuse_same_file(values["SRC"].as<std::string>(), values["DST"].as<std::string>());
   ProgressLine line("converting");
   model::convert_model(values["SRC"].as<std::string>(), values["DST"].as<std::string>(), options,
                        [&](std::uint64_t done, std::uint64_t total) { line.update(done, total); });

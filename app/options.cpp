@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <system_error>
 
 #include "jobs/launch.hpp"
 
@@ -69,8 +72,34 @@ bool OptionParser::parse(const std::vector<std::string>& arguments, po::variable
 }
 
 bool asks_for_help(const std::vector<std::string>& arguments) {
-  return std::any_of(arguments.begin(), arguments.end(),
+  // Behind "--" all are operands.
+  const auto end = std::find(arguments.begin(), arguments.end(), "--");
+  return std::any_of(arguments.begin(), end,
                      [](const std::string& a) { return a == "--help" || a == "-h"; });
+}
+
+void refuse_same_file(const std::string& source, const std::string& destination) {
+  namespace fs = std::filesystem;
+  std::error_code error;  // one of them is not there: two files
+  // Of a source that is a folder, any file in it may be the one.
+  const bool inside = fs::exists(destination, error) && fs::is_directory(source, error) &&
+                      fs::equivalent(fs::absolute(destination).parent_path(), source, error);
+  if (inside || fs::equivalent(source, destination, error)) {
+    throw UsageError(
+        fmt::format("{}: would be written over {}; name another file", destination, source));
+  }
+}
+
+std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name) {
+  const auto text = given<std::string>(values, name);
+  if (!text) return std::nullopt;
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+  if (error != std::errc() || end != text->data() + text->size()) {
+    throw UsageError(
+        fmt::format("--{} '{}' is not a whole number from 0 to 2^64 - 1", name, *text));
+  }
+  return number;
 }
 
 std::uint64_t parse_bytes(const std::string& option, const std::string& text) {

@@ -37,10 +37,18 @@ class OptionParser {
 // Whether --help is among the arguments: no ranks are needed to answer that.
 bool asks_for_help(const std::vector<std::string>& arguments);
 
+// Throws jobs::UsageError if a command would write over the file, or a file of the folder, that it
+// reads.
+void refuse_same_file(const std::string& source, const std::string& destination);
+
 // "4G", "512M", "1.5GiB", "1000000": bytes; suffixes are powers of 1024. Throws jobs::UsageError.
 std::uint64_t parse_bytes(const std::string& option, const std::string& text);
 // "f32", "bf16", "f16"; "auto" is empty. Throws jobs::UsageError.
 std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text);
+
+// An option of type std::string as a number; empty: not given. Boost's own conversion to an
+// unsigned type makes a huge number of -1. Throws jobs::UsageError.
+std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name);
 
 template <class T>
 std::optional<T> given(const po::variables_map& values, const char* name) {

@@ -2,16 +2,30 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <exception>
 #include <limits>
+
+#include "comm/mpi.hpp"
 
 namespace penstock::app {
 namespace {
 
-std::uint32_t count(const po::variables_map& values, const char* name, std::int64_t least) {
+// For ranks that start late.
+constexpr std::chrono::minutes kOptionsTimeout{10};
+
+// More than any machine has use for, and few enough that buffers and threads of that number can be
+// asked for.
+constexpr std::int64_t kMostThreads = 1024;
+constexpr std::int64_t kMostSlots = 1024;
+constexpr std::int64_t kMostStepTokens = 1 << 20;
+
+std::uint32_t count(const po::variables_map& values, const char* name, std::int64_t least,
+                    std::int64_t most = std::numeric_limits<std::int32_t>::max()) {
   const auto value = values[name].as<std::int64_t>();
-  if (value < least || value > std::numeric_limits<std::int32_t>::max()) {
+  if (value < least || value > most) {
     throw jobs::UsageError(
-        fmt::format("--{} {} is out of range: give {} or more", name, value, least));
+        fmt::format("--{} {} is out of range: give {} to {}", name, value, least, most));
   }
   return static_cast<std::uint32_t>(value);
 }
@@ -58,15 +72,32 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu", device));
   }
   choice.stages = static_cast<int>(count(values, "stages", 0));
-  choice.threads = static_cast<int>(count(values, "threads", 0));
+  choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
-  choice.slots = count(values, "slots", 0);
-  choice.max_step_tokens = count(values, "max-step-tokens", 1);
+  choice.slots = count(values, "slots", 0, kMostSlots);
+  choice.max_step_tokens = count(values, "max-step-tokens", 1, kMostStepTokens);
   choice.max_context = count(values, "max-context", 0);
   const auto memory = values["kv-memory"].as<std::string>();
   if (memory != "auto") choice.kv_memory = parse_bytes("--kv-memory", memory);
   return choice;
+}
+
+bool read_on_all_ranks(Invocation& invocation, const std::function<bool()>& read) {
+  if (asks_for_help(invocation.arguments)) return read();  // needs no ranks
+  const comm::World& world = invocation.world->emplace(invocation.argc, invocation.argv);
+  bool ok = true;
+  std::string text;
+  try {
+    read();
+  } catch (const std::exception& e) {
+    ok = false;
+    text = e.what();
+    // What rank 0 refuses, all do as a rule.
+    if (world.rank() > 0) text += fmt::format(" (rank {}, host {})", world.rank(), world.host());
+  }
+  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", kOptionsTimeout);
+  return true;
 }
 
 }  // namespace penstock::app

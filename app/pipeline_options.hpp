@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+
+#include "app/commands.hpp"
 #include "app/options.hpp"
 #include "jobs/stage_setup.hpp"
 
@@ -8,5 +11,10 @@ namespace penstock::app {
 // The options that run and bench share: layout, device, memory.
 void add_pipeline_options(OptionParser& parser);
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values);
+
+// Starts MPI and has `read` take the options, on all ranks: if one of them cannot, say for a
+// --config file that its host lacks, all throw comm::AgreeError. False: `read` was, it printed
+// --help. Collective over the world.
+bool read_on_all_ranks(Invocation& invocation, const std::function<bool()>& read);
 
 }  // namespace penstock::app

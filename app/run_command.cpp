@@ -18,7 +18,7 @@ void add_generation_options(OptionParser& parser) {
   group("repetition-penalty", po::value<double>(), "above 1: fewer tokens of prompt and answer");
   group("presence-penalty", po::value<double>(), "above 0: fewer tokens of the answer");
   group("frequency-penalty", po::value<double>(), "the same for each time a token was used");
-  group("seed", po::value<std::uint64_t>(), "of all random choices (default 0)");
+  group("seed", po::value<std::string>(), "of all random choices (default 0)");
   group("stop", po::value<std::vector<std::string>>()->composing(),
         "end the answer before this text; may be given several times");
   group("ignore-eos", "do not stop at the end-of-sequence token");
@@ -34,7 +34,7 @@ jobs::GenerationOptions generation_options(const po::variables_map& values) {
   g.repetition_penalty = given<double>(values, "repetition-penalty");
   g.presence_penalty = given<double>(values, "presence-penalty");
   g.frequency_penalty = given<double>(values, "frequency-penalty");
-  g.seed = given<std::uint64_t>(values, "seed");
+  g.seed = parse_unsigned(values, "seed");
   g.stop = given<std::vector<std::string>>(values, "stop").value_or(std::vector<std::string>());
   if (values.count("ignore-eos") > 0) g.ignore_eos = true;
   return g;
@@ -45,6 +45,30 @@ std::string required(const po::variables_map& values, const char* name, const ch
     throw jobs::UsageError(fmt::format("--{} is missing: {}", name, meaning));
   }
   return values[name].as<std::string>();
+}
+
+jobs::RunOptions run_options(const po::variables_map& values) {
+  if (values["task"].as<std::string>() != "generate") {
+    throw jobs::UsageError(
+        fmt::format("--task '{}' is not known: generate", values["task"].as<std::string>()));
+  }
+  jobs::RunOptions options;
+  options.pipeline = pipeline_choice(values);
+  options.input = required(values, "input", "the file of records, or - for standard input");
+  options.output = required(values, "output", "the file for the answers");
+  options.generation = generation_options(values);
+  options.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
+  options.fresh = values.count("fresh") > 0;
+  const auto progress = jobs::parse_progress_mode(values["progress"].as<std::string>());
+  if (!progress) {
+    throw jobs::UsageError(fmt::format("--progress '{}' is not known: auto, bar, lines, none",
+                                       values["progress"].as<std::string>()));
+  }
+  options.progress = *progress;
+  options.quiet = values.count("quiet") > 0;
+  options.verbose = values.count("verbose") > 0;
+  options.version = version();
+  return options;
 }
 
 }  // namespace
@@ -64,39 +88,21 @@ int run_command(Invocation& invocation) {
   job("task", po::value<std::string>()->default_value("generate"), "what to do: generate");
   job("input", po::value<std::string>()->value_name("D"), "the dataset");
   job("output", po::value<std::string>()->value_name("O"), "the answers");
-  job("limit", po::value<std::uint64_t>()->value_name("N"), "only the first N records");
+  job("limit", po::value<std::string>()->value_name("N"), "only the first N records");
   job("fresh", "remove an earlier output and its job folder, and start over");
   job("progress", po::value<std::string>()->default_value("auto"), "auto, bar, lines, none");
   job("quiet", "only errors");
-  job("verbose", "say more, for example what each rank read");
+  job("verbose", "also how many bytes of the checkpoint each rank read");
   add_generation_options(parser);
   add_pipeline_options(parser);
   po::variables_map values;
-  if (!asks_for_help(invocation.arguments)) {
-    invocation.world->emplace(invocation.argc, invocation.argv);
-  }
-  if (!parser.parse(invocation.arguments, values)) return 0;
-
-  if (values["task"].as<std::string>() != "generate") {
-    throw jobs::UsageError(
-        fmt::format("--task '{}' is not known: generate", values["task"].as<std::string>()));
-  }
   jobs::RunOptions options;
-  options.pipeline = pipeline_choice(values);
-  options.input = required(values, "input", "the file of records, or - for standard input");
-  options.output = required(values, "output", "the file for the answers");
-  options.generation = generation_options(values);
-  options.limit = given<std::uint64_t>(values, "limit").value_or(UINT64_MAX);
-  options.fresh = values.count("fresh") > 0;
-  const auto progress = jobs::parse_progress_mode(values["progress"].as<std::string>());
-  if (!progress) {
-    throw jobs::UsageError(fmt::format("--progress '{}' is not known: auto, bar, lines, none",
-                                       values["progress"].as<std::string>()));
-  }
-  options.progress = *progress;
-  options.quiet = values.count("quiet") > 0;
-  options.verbose = values.count("verbose") > 0;
-  options.version = version();
+  const auto read = [&] {
+    if (!parser.parse(invocation.arguments, values)) return false;
+    options = run_options(values);
+    return true;
+  };
+  if (!read_on_all_ranks(invocation, read)) return 0;
   return jobs::run_generate(**invocation.world, options);
 }
 

@@ -9,6 +9,7 @@
 #include "app/options.hpp"
 #include "io/error.hpp"
 #include "jobs/launch.hpp"
+#include "model/error.hpp"
 #include "model/text/tokenizer.hpp"
 #include "model/text/tokenizer_files.hpp"
 
@@ -24,6 +25,14 @@ std::vector<std::int32_t> parse_ids(const std::string& line, std::uint64_t numbe
     throw jobs::UsageError(fmt::format("line {}: not a list of token ids", number));
   }
   return ids;
+}
+
+model::Tokenizer open_tokenizer(const std::string& path, const std::string& json) {
+  try {
+    return model::Tokenizer::from_json(json);
+  } catch (const model::ModelError& error) {
+    throw io::FileError(path, error.what());
+  }
 }
 
 }  // namespace
@@ -42,7 +51,8 @@ int tokenize_command(Invocation& invocation) {
   if (!parser.parse(invocation.arguments, values)) return 0;
 
   const auto files = model::read_tokenizer(values["MODEL"].as<std::string>());
-  const auto tokenizer = model::Tokenizer::from_json(files.tokenizer_json);
+  const model::Tokenizer tokenizer =
+      open_tokenizer(values["MODEL"].as<std::string>(), files.tokenizer_json);
   std::ifstream file;
   if (const auto path = given<std::string>(values, "input")) {
     file.open(*path, std::ios::binary);

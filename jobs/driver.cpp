@@ -2,6 +2,7 @@
 
 #include <map>
 #include <stdexcept>
+#include <unordered_set>
 
 #include "comm/error.hpp"
 #include "jobs/messages.hpp"
@@ -84,8 +85,10 @@ class Driver {
     idle_visits_ = 0;
     ++totals_.steps;
     for (const model::SequenceStep& s : plan.sequences) {
-      if (s.rows > 1 || !s.sample || is_first_token(plan, s)) totals_.prompt_tokens += s.rows;
+      if (!decoding_.contains(s.sequence)) totals_.prompt_tokens += s.rows;
+      if (s.sample) decoding_.insert(s.sequence);
     }
+    for (const std::uint32_t handle : plan.retired) decoding_.erase(handle);
     if (stages() > 1) {
       const LedgerScope scope(context_.ledger(), Share::communication, steady_now);
       const std::vector<std::byte> message = plan_message(plan);
@@ -97,13 +100,6 @@ class Driver {
       results_.emplace(plan.step, std::vector<std::int32_t>(ids.begin(), ids.end()));
     }
     under_way_[slot] = plan.step;
-  }
-
-  static bool is_first_token(const model::StepPlan& plan, const model::SequenceStep& step) {
-    for (const model::Admission& a : plan.admitted) {
-      if (a.sequence == step.sequence) return true;
-    }
-    return false;
   }
 
   bool anything_in_flight() const {
@@ -205,6 +201,7 @@ class Driver {
   StageContext context_;
   std::vector<std::uint64_t> under_way_;                        // step of each slot in flight
   std::map<std::uint64_t, std::vector<std::int32_t>> results_;  // sampled ids by step
+  std::unordered_set<std::uint32_t> decoding_;                  // handles whose prompt is through
   PipelineTotals totals_;
   std::vector<LedgerTotals> latest_;  // by stage
   std::vector<LedgerTotals> before_;

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -15,7 +17,7 @@ namespace penstock::jobs {
 namespace {
 
 // One failure makes others: a thread that ends lets its peers' waits fail, and agree() throws on
-// every member. The cause is what is not such an echo.
+// every member. The cause is the first that is not such an echo; if all could be echoes, the first.
 bool is_echo(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
@@ -26,29 +28,6 @@ bool is_echo(const std::exception_ptr& failure) {
   } catch (...) {
     return false;
   }
-}
-
-void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body) {
-  std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
-  std::vector<std::exception_ptr> failures(endpoints.size());
-  const auto run = [&](std::size_t stage) {
-    comm::Endpoint endpoint = std::move(endpoints[stage]);
-    try {
-      body(endpoint);
-    } catch (...) {
-      failures[stage] = std::current_exception();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (std::size_t stage = 1; stage < endpoints.size(); ++stage) threads.emplace_back(run, stage);
-    run(0);
-  }
-  std::exception_ptr first;
-  for (const std::exception_ptr& failure : failures) {
-    if (failure && (!first || (is_echo(first) && !is_echo(failure)))) first = failure;
-  }
-  if (first) std::rethrow_exception(first);
 }
 
 }  // namespace
@@ -66,34 +45,59 @@ std::string_view to_string(LinkKind kind) {
 }
 
 Layout choose_layout(const comm::World& world, LinkKind kind, int stages) {
-  const int launched = comm::World::launched_size();
-  if (launched > world.size() && world.size() == 1) {
+  return choose_layout(world.size(), comm::World::launched_size(), kind, stages);
+}
+
+Layout choose_layout(int world_size, int launched_size, LinkKind kind, int stages) {
+  if (launched_size > world_size && world_size == 1) {
     throw UsageError(fmt::format(
         "the launcher started {} processes, but each is a world of its own: the program's MPI and "
         "the launcher do not fit (with Slurm: srun --mpi=pmix; with mpirun: the one of the MPI "
         "that penstock was built with)",
-        launched));
+        launched_size));
   }
   if (stages < 0) throw UsageError("--stages must be at least 1");
-  if (kind == LinkKind::automatic) {
-    kind = world.size() > 1 ? LinkKind::mpi : LinkKind::local;
-  }
+  if (kind == LinkKind::automatic) kind = world_size > 1 ? LinkKind::mpi : LinkKind::local;
   if (kind == LinkKind::local) {
-    if (world.size() > 1) {
+    if (world_size > 1) {
       throw UsageError(
           fmt::format("--link local runs all stages in one process, but {} ranks "
                       "were started: start one, or use --link mpi",
-                      world.size()));
+                      world_size));
     }
     return {kind, stages == 0 ? 1 : stages};
   }
-  if (stages != 0 && stages != world.size()) {
+  if (stages != 0 && stages != world_size) {
     throw UsageError(fmt::format(
         "--stages {} needs as many ranks, but {} were started: give mpirun or srun that number "
         "(-n), or leave --stages out",
-        stages, world.size()));
+        stages, world_size));
   }
-  return {kind, world.size()};
+  return {kind, world_size};
+}
+
+void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body) {
+  std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
+  std::mutex mutex;
+  std::vector<std::exception_ptr> failures;  // in the order of time
+  const auto run = [&](std::size_t stage) {
+    // Lives longer than the catch: the peers' waits fail after the cause has been noted.
+    comm::Endpoint endpoint = std::move(endpoints[stage]);
+    try {
+      body(endpoint);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failures.push_back(std::current_exception());
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t stage = 1; stage < endpoints.size(); ++stage) threads.emplace_back(run, stage);
+    run(0);
+  }
+  if (failures.empty()) return;
+  const auto cause = std::find_if_not(failures.begin(), failures.end(), is_echo);
+  std::rethrow_exception(cause == failures.end() ? failures.front() : *cause);
 }
 
 void run_stages(const comm::World& world, const Layout& layout,

@@ -20,6 +20,9 @@ struct Layout {
   int stages = 1;
 };
 Layout choose_layout(const comm::World& world, LinkKind kind, int stages);
+// The same for a world of `world_size` ranks; `launched_size`: what the launcher says, 0 if
+// nothing.
+Layout choose_layout(int world_size, int launched_size, LinkKind kind, int stages);
 
 // Wrong use of the program; what() is ready for the user.
 class UsageError : public std::runtime_error {
@@ -32,5 +35,8 @@ class UsageError : public std::runtime_error {
 // ends one thread ends the waits of the others; the first cause is rethrown.
 void run_stages(const comm::World& world, const Layout& layout,
                 const std::function<void(comm::Endpoint&)>& body);
+
+// run_stages for LinkKind::local; needs no MPI.
+void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body);
 
 }  // namespace penstock::jobs

@@ -1,6 +1,10 @@
 #include "jobs/messages.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -15,6 +19,17 @@ std::vector<std::byte> with_kind(MessageKind kind, const void* data, std::size_t
   message[0] = static_cast<std::byte>(kind);
   if (size > 0) std::memcpy(message.data() + 1, data, size);
   return message;
+}
+
+// The content behind the kind byte, which must be one that `accepted` allows.
+std::span<const std::byte> content_of(std::span<const std::byte> message,
+                                      std::initializer_list<MessageKind> accepted) {
+  const MessageKind kind = kind_of(message);
+  if (std::find(accepted.begin(), accepted.end(), kind) == accepted.end()) {
+    throw comm::CommError(fmt::format("a control message of kind {} arrived where another was due",
+                                      static_cast<int>(kind)));
+  }
+  return message.subspan(1);
 }
 
 }  // namespace
@@ -32,7 +47,7 @@ std::vector<std::byte> plan_message(const model::StepPlan& plan) {
 }
 
 model::StepPlan parse_plan(std::span<const std::byte> message) {
-  return model::deserialize(message.subspan(1));
+  return model::deserialize(content_of(message, {MessageKind::plan}));
 }
 
 std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::int32_t> ids) {
@@ -44,7 +59,7 @@ std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::i
 
 Tokens parse_tokens(std::span<const std::byte> message) {
   Tokens tokens;
-  const auto content = message.subspan(1);
+  const auto content = content_of(message, {MessageKind::tokens});
   if (content.size() < sizeof tokens.step ||
       (content.size() - sizeof tokens.step) % sizeof(std::int32_t) != 0) {
     throw comm::CommError("a message with sampled tokens is cut short");
@@ -64,11 +79,15 @@ std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times) 
 }
 
 StageTimes parse_times(std::span<const std::byte> message) {
-  const auto content = message.subspan(1);
-  const auto json =
-      nlohmann::json::parse(reinterpret_cast<const char*>(content.data()),
-                            reinterpret_cast<const char*>(content.data()) + content.size());
-  return {json.at("totals").get<LedgerTotals>(), json.at("marks").get<std::vector<LedgerTotals>>()};
+  const auto content = content_of(message, {MessageKind::status, MessageKind::stopped});
+  const auto* text = reinterpret_cast<const char*>(content.data());
+  try {
+    const auto json = nlohmann::json::parse(text, text + content.size());
+    return {json.at("totals").get<LedgerTotals>(),
+            json.at("marks").get<std::vector<LedgerTotals>>()};
+  } catch (const nlohmann::json::exception& e) {
+    throw comm::CommError(fmt::format("a message with a stage's times is broken: {}", e.what()));
+  }
 }
 
 }  // namespace penstock::jobs

@@ -9,6 +9,8 @@
 #include "model/step_plan.hpp"
 
 // What driver and stages tell each other on the control channel: one kind byte, then the content.
+// parse_* throw comm::CommError for a message of another kind or with broken content, parse_plan
+// model::ModelError for the latter.
 namespace penstock::jobs {
 
 enum class MessageKind : std::uint8_t {

@@ -159,6 +159,16 @@ std::string format_header(const RunHeader& header, int width) {
   return text + table.text(width);
 }
 
+std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes) {
+  std::string text;
+  for (const StageReport& stage : stages) {
+    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes\n",
+                        stage.stage, stage.rank, stage.host, format_grouped(stage.bytes_read),
+                        format_grouped(checkpoint_bytes));
+  }
+  return text;
+}
+
 std::string format_summary(const RunSummary& summary, int width) {
   std::string records = format_grouped(summary.records_answered) + " answered";
   if (summary.records_failed > 0) {

@@ -47,6 +47,9 @@ struct RunHeader {
 // Lines of the layout table that do not fit into `width` columns lose their last columns.
 std::string format_header(const RunHeader& header, int width);
 
+// A line for each stage: the bytes that its rank read of the checkpoint, exactly.
+std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes);
+
 // One stage's time.
 struct StageLedger {
   int stage = 0;

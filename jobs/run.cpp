@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 
+#include "io/error.hpp"
 #include "io/input_index.hpp"
 #include "io/journal.hpp"
 #include "jobs/dataset.hpp"
@@ -15,6 +17,7 @@
 #include "jobs/report.hpp"
 #include "jobs/stage_context.hpp"
 #include "jobs/terminal.hpp"
+#include "model/error.hpp"
 #include "model/text/tokenizer_files.hpp"
 
 namespace penstock::jobs {
@@ -38,7 +41,11 @@ class DriverJob {
     const io::CheckpointReader checkpoint(options.pipeline.checkpoint);
     const auto config = model::from_attributes(checkpoint.header().config);
     const auto files = model::from_blobs(checkpoint.header().tokenizer);
-    tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
+    try {
+      tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
+    } catch (const model::ModelError& error) {
+      throw io::FileError(options.pipeline.checkpoint, error.what());
+    }
     chat_template_.emplace(files.chat_template);
     context_.tokenizer = &*tokenizer_;
     context_.chat_template = &*chat_template_;
@@ -50,6 +57,8 @@ class DriverJob {
     context_.context_limit =
         options.pipeline.max_context == 0 ? limit : std::min(limit, options.pipeline.max_context);
 
+    refuse_output_that_is("input", options.input);
+    refuse_output_that_is("checkpoint", options.pipeline.checkpoint);
     folder_.emplace(options.output, options.fresh);
     std::string input = options.input;
     if (input == "-") {
@@ -69,7 +78,11 @@ class DriverJob {
     write_manifest(setup);
     folder_->write_state(JobState::running, counts());
     for (const std::string& warning : setup.warnings) print("warning: " + warning + "\n");
-    if (!options_.quiet) print(format_header(header(setup, layout), terminal_width()));
+    stages_ = setup.reports;
+    if (!options_.quiet) {
+      print(format_header(header(setup, layout), terminal_width()));
+      if (options_.verbose) print(format_reads(stages_, setup.checkpoint.size_bytes()));
+    }
     started_ = steady_now();
     load_seconds_ = setup.load_seconds;
     progress_.emplace(
@@ -98,6 +111,15 @@ class DriverJob {
 
  private:
   static constexpr const char* kJournal = "journal-0000.jsonl";
+
+  // --fresh would remove it.
+  void refuse_output_that_is(std::string_view what, const std::string& path) const {
+    std::error_code error;  // one of them is not there: two files
+    if (std::filesystem::equivalent(options_.output, path, error)) {
+      throw UsageError(
+          fmt::format("--output {} is the {} itself; name another file", options_.output, what));
+    }
+  }
 
   JobCounts counts() const {
     if (!workload_) return {0, 0, dataset_->size()};
@@ -179,9 +201,13 @@ class DriverJob {
     return h;
   }
 
-  static nlohmann::json ledger(const PipelineTotals& totals) {
+  nlohmann::json ledger(const PipelineTotals& totals) const {
     nlohmann::json stages = nlohmann::json::array();
-    for (const StageTimes& times : totals.stages) stages.push_back(times.totals);
+    for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+      nlohmann::json stage = totals.stages[i].totals;
+      stage["bytes_read"] = stages_[i].bytes_read;
+      stages.push_back(std::move(stage));
+    }
     return {{"steps", totals.steps}, {"evictions", totals.evictions}, {"stages", stages}};
   }
 
@@ -224,6 +250,7 @@ class DriverJob {
   std::optional<io::JournalWriter> journal_;
   std::optional<Progress> progress_;
   std::optional<GenerateWorkload> workload_;
+  std::vector<StageReport> stages_;
   std::vector<double> busy_;
   Ledger::Time started_{};
   Ledger::Time next_state_{};

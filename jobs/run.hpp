@@ -19,7 +19,7 @@ struct RunOptions {
   bool fresh = false;
   ProgressMode progress = ProgressMode::automatic;
   bool quiet = false;    // no header, no summary, no progress
-  bool verbose = false;  // every rank says what it read
+  bool verbose = false;  // also the bytes that each rank read of the checkpoint
   std::string version;   // "penstock 0.1.0"
 };
 

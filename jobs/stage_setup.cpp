@@ -129,6 +129,9 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     config = model::from_attributes(checkpoint->header().config);
     stage_options.dtype = compute_dtype(choice, checkpoint->header().dtype);
     stage_options.kv_dtype = choice.kv_dtype.value_or(stage_options.dtype);
+    if (stage_options.kv_dtype == io::DType::f16) {
+      throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
+    }
     ranges = model::cut_stages(config, layout.stages, stage_options.dtype);
     context_limit = static_cast<std::uint32_t>(config.max_position);
     if (choice.max_context > 0) context_limit = std::min(context_limit, choice.max_context);

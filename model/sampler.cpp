@@ -99,25 +99,21 @@ Sampler::Sampler(const SamplingParams& params, std::uint64_t record,
       position_(static_cast<std::uint32_t>(tokens.size() - prompt_tokens)) {
   if (!params_.has_penalty()) return;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    Counts& counts = counts_[tokens[i]];
-    if (i < prompt_tokens) {
-      counts.in_prompt = true;
-    } else {
-      ++counts.generated;
-    }
+    std::uint32_t& generated = generated_[tokens[i]];
+    if (i >= prompt_tokens) ++generated;
   }
 }
 
 // Repetition: Keskar et al. 2019 (CTRL), as transformers' RepetitionPenaltyLogitsProcessor;
 // presence and frequency: as the OpenAI API documents them.
 void Sampler::apply_penalties(std::span<float> logits) const {
-  for (const auto& [id, counts] : counts_) {
+  for (const auto& [id, generated] : generated_) {
     if (id < 0 || static_cast<std::size_t>(id) >= logits.size()) continue;
     float& logit = logits[static_cast<std::size_t>(id)];
     logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-    if (counts.generated > 0) {
+    if (generated > 0) {
       logit -= params_.presence_penalty;
-      logit -= params_.frequency_penalty * static_cast<float>(counts.generated);
+      logit -= params_.frequency_penalty * static_cast<float>(generated);
     }
   }
 }
@@ -140,7 +136,7 @@ std::int32_t Sampler::sample(std::span<float> logits) {
     }
   }
   ++position_;
-  if (params_.has_penalty()) ++counts_[chosen].generated;
+  if (params_.has_penalty()) ++generated_[chosen];
   return chosen;
 }
 

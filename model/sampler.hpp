@@ -31,8 +31,9 @@ struct TokenProbability {
 
 // What temperature, top-k, top-p and min-p, applied in this order, leave of the logits [vocab]:
 // the most probable first (lowest id on a tie), or in id order when no filter is on. Never empty;
-// NaN counts as minus infinity. Requires temperature > 0. Each filter works on the renormalized
-// outcome of the one before, as the LogitsWarpers of transformers do. The result is in `out`.
+// NaN counts as minus infinity. Requires temperature > 0 and min_p <= 1. Each filter works on the
+// renormalized outcome of the one before, as the LogitsWarpers of transformers do. The result is
+// in `out`.
 void distribution(std::span<const float> logits, const SamplingParams& params,
                   std::vector<TokenProbability>& out);
 
@@ -48,17 +49,15 @@ class Sampler {
   std::int32_t sample(std::span<float> logits);
 
  private:
-  struct Counts {
-    bool in_prompt = false;
-    std::uint32_t generated = 0;
-  };
   void apply_penalties(std::span<float> logits) const;
 
   SamplingParams params_;
   std::uint64_t record_ = 0;
-  std::uint32_t position_ = 0;                       // tokens generated so far
-  std::unordered_map<std::int32_t, Counts> counts_;  // kept only when a penalty is on
-  std::vector<TokenProbability> candidates_;         // kept for its memory
+  std::uint32_t position_ = 0;  // tokens generated so far
+  // How often each token of prompt and answer was generated (0: in the prompt only). Kept only when
+  // a penalty is on.
+  std::unordered_map<std::int32_t, std::uint32_t> generated_;
+  std::vector<TokenProbability> candidates_;  // kept for its memory
 };
 
 }  // namespace penstock::model

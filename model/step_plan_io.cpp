@@ -8,22 +8,20 @@
 namespace penstock::model {
 namespace {
 
-// Plain structs are written field by field of their in-memory form: both ends are one program.
-static_assert(std::is_trivially_copyable_v<SequenceStep>);
-static_assert(std::is_trivially_copyable_v<SamplingParams>);
-
+// Numbers only: a struct's padding and its bools must not travel as they lie in memory.
 class Writer {
  public:
   template <class T>
-  void put(const T& value) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    put_bytes(&value, sizeof value);
-  }
+  requires std::is_arithmetic_v<T>
+  void put(T value) { put_bytes(&value, sizeof value); }
+  void put(bool value) { put(static_cast<std::uint8_t>(value ? 1 : 0)); }
   template <class T>
+  requires std::is_arithmetic_v<T>
   void put(const std::vector<T>& values) {
-    put(static_cast<std::uint64_t>(values.size()));
+    put_count(values.size());
     put_bytes(values.data(), values.size() * sizeof(T));
   }
+  void put_count(std::size_t count) { put(static_cast<std::uint64_t>(count)); }
   std::vector<std::byte> take() { return std::move(bytes_); }
 
  private:
@@ -38,11 +36,16 @@ class Reader {
  public:
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
   template <class T>
-  void get(T& value) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    get_bytes(&value, sizeof value);
+  requires std::is_arithmetic_v<T>
+  void get(T& value) { get_bytes(&value, sizeof value); }
+  void get(bool& value) {
+    std::uint8_t byte = 0;
+    get(byte);
+    if (byte > 1) throw ModelError("a step plan has a flag that is neither 0 nor 1");
+    value = byte == 1;
   }
   template <class T>
+  requires std::is_arithmetic_v<T>
   void get(std::vector<T>& values) {
     values.resize(count(sizeof(T)));
     get_bytes(values.data(), values.size() * sizeof(T));
@@ -64,6 +67,37 @@ class Reader {
   }
   std::span<const std::byte> bytes_;
 };
+
+// The fields of each struct, named once for both directions.
+template <class Step, class Visit>
+void visit_sequence(Step& s, const Visit& visit) {
+  visit(s.sequence);
+  visit(s.first_row);
+  visit(s.rows);
+  visit(s.position);
+  visit(s.first_block);
+  visit(s.blocks);
+  visit(s.sample);
+}
+constexpr std::size_t kSequenceBytes = 6 * sizeof(std::uint32_t) + 1;
+
+template <class Admitted, class Visit>
+void visit_admission(Admitted& a, const Visit& visit) {
+  visit(a.sequence);
+  visit(a.record);
+  visit(a.sampling.temperature);
+  visit(a.sampling.top_k);
+  visit(a.sampling.top_p);
+  visit(a.sampling.min_p);
+  visit(a.sampling.repetition_penalty);
+  visit(a.sampling.presence_penalty);
+  visit(a.sampling.frequency_penalty);
+  visit(a.sampling.seed);
+  visit(a.prompt_tokens);
+  visit(a.tokens);
+}
+// Without its tokens.
+constexpr std::size_t kAdmissionBytes = 9 * sizeof(std::uint32_t) + 3 * sizeof(std::uint64_t);
 
 void check(const StepPlan& plan) {
   std::uint64_t row = 0;
@@ -88,44 +122,34 @@ void check(const StepPlan& plan) {
 
 std::vector<std::byte> serialize(const StepPlan& plan) {
   Writer out;
-  out.put(plan.step);
-  out.put(plan.slot);
-  out.put(plan.draining);
-  out.put(plan.tokens);
-  out.put(plan.sequences);
-  out.put(plan.block_table);
-  out.put(plan.retired);
-  out.put(static_cast<std::uint64_t>(plan.admitted.size()));
-  for (const Admission& a : plan.admitted) {
-    out.put(a.sequence);
-    out.put(a.record);
-    out.put(a.sampling);
-    out.put(a.prompt_tokens);
-    out.put(a.tokens);
-  }
+  const auto put = [&](const auto& field) { out.put(field); };
+  put(plan.step);
+  put(plan.slot);
+  put(plan.draining);
+  put(plan.tokens);
+  out.put_count(plan.sequences.size());
+  for (const SequenceStep& s : plan.sequences) visit_sequence(s, put);
+  put(plan.block_table);
+  put(plan.retired);
+  out.put_count(plan.admitted.size());
+  for (const Admission& a : plan.admitted) visit_admission(a, put);
   return out.take();
 }
 
 StepPlan deserialize(std::span<const std::byte> bytes) {
   Reader in(bytes);
+  const auto get = [&](auto& field) { in.get(field); };
   StepPlan plan;
-  in.get(plan.step);
-  in.get(plan.slot);
-  std::uint8_t draining = 0;
-  in.get(draining);
-  plan.draining = draining != 0;
-  in.get(plan.tokens);
-  in.get(plan.sequences);
-  in.get(plan.block_table);
-  in.get(plan.retired);
-  plan.admitted.resize(in.count(sizeof(std::uint64_t) * 2));
-  for (Admission& a : plan.admitted) {
-    in.get(a.sequence);
-    in.get(a.record);
-    in.get(a.sampling);
-    in.get(a.prompt_tokens);
-    in.get(a.tokens);
-  }
+  get(plan.step);
+  get(plan.slot);
+  get(plan.draining);
+  get(plan.tokens);
+  plan.sequences.resize(in.count(kSequenceBytes));
+  for (SequenceStep& s : plan.sequences) visit_sequence(s, get);
+  get(plan.block_table);
+  get(plan.retired);
+  plan.admitted.resize(in.count(kAdmissionBytes));
+  for (Admission& a : plan.admitted) visit_admission(a, get);
   if (!in.at_end()) throw ModelError("a step plan has bytes behind its end");
   check(plan);
   return plan;

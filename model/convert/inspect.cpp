@@ -273,8 +273,16 @@ std::string format_description(const json& description, bool all_tensors) {
                    in_units(number("size_bytes"), "B"),
                    number("files") > 1 ? fmt::format(" in {} files", number("files")) : ""));
   if (no_data) line("data", "none: shapes only");
-  line("parameters", fmt::format("{} ({})", with_separators(number("parameters")),
-                                 count_in_units(number("parameters"))));
+  std::string parameters = count_in_units(number("parameters"));
+  if (description.at("config").value("tie_word_embeddings", json()) == json(1)) {
+    for (const json& group : description.at("groups")) {
+      if (group.at("name") != "head") continue;
+      parameters += fmt::format(
+          "; {} without the head, which is a copy of the embedding",
+          count_in_units(number("parameters") - group.at("parameters").get<std::uint64_t>()));
+    }
+  }
+  line("parameters", fmt::format("{} ({})", with_separators(number("parameters")), parameters));
   line("dtype", fmt::format("{} ({})", printable(description.at("dtype")),
                             dtypes_text(description.at("tensors"))));
   line("layers", with_separators(number("layers")));

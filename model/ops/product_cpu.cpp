@@ -99,6 +99,7 @@ const Matmul& Product::slice_matmul(std::size_t slice) const {
 
 Product::Weight Product::pack(const void* plain, const float* bias) const {
   const auto threads = static_cast<int>(workspace_->threads.size());
+  const OmpThreads scope(threads);  // for oneDNN's reorder
   dnnl::stream& stream = workspace_->threads[0].stream;
   Weight weight;
   weight.packed = HostBuffer(slices() * packed_bytes_, threads, "weights");

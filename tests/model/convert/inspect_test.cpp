@@ -104,6 +104,14 @@ TEST_F(InspectTest, TableForPeople) {
   EXPECT_THAT(text, Not(HasSubstr("/layers/0000")));
 }
 
+TEST_F(InspectTest, ATiedHeadIsCalledACopy) {
+  auto description = describe(true, {});
+  description["config"]["tie_word_embeddings"] = 1;
+  EXPECT_THAT(format_description(description, false),
+              HasSubstr("parameters    136,384 (136.4 k; 72.4 k without the head, which is a copy "
+                        "of the embedding)\n"));
+}
+
 TEST_F(InspectTest, AllTensorsOnRequest) {
   const std::string text = format_description(describe(false, {}), true);
   EXPECT_THAT(text, HasSubstr("tokenizer     none\n"));

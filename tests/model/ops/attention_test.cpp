@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "model/ops/kv_write.hpp"
 #include "tests/model/ops/ops_support.hpp"
@@ -164,7 +165,7 @@ TYPED_TEST(AttentionTest, IsSoftmaxOfScoresTimesValues) {
     const Sequence<T, typename TypeParam::Cache> sequence(shape, 75, 1);
     on_each_instruction_set([&] {
       const auto out = sequence.run({75}, in_order(75), 2);
-      for (std::size_t i = 0; i < out.size(); i += 3) {
+      for (std::size_t i = 0; i < out.size(); i += 37) {
         const std::size_t column = i % shape.head_dim;
         const std::size_t head = i / shape.head_dim % shape.heads;
         const double want = sequence.want(i / shape.head_dim / shape.heads, head, column);
@@ -177,17 +178,16 @@ TYPED_TEST(AttentionTest, IsSoftmaxOfScoresTimesValues) {
 
 TYPED_TEST(AttentionTest, BitsDoNotDependOnChunksBlocksOrThreads) {
   using T = typename TypeParam::Activation;
-  for (const Shape& shape : {Shape{9, 3, 64}, Shape{4, 4, 24}, Shape{16, 2, 32}}) {
-    const std::size_t tokens = 150;
+  for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 1, 24}}) {
+    const std::size_t tokens = 100;
     const Sequence<T, typename TypeParam::Cache> sequence(shape, tokens, 7);
     on_each_instruction_set([&] {
       const auto whole = sequence.run({tokens}, in_order(tokens), 1);
-      for (const std::size_t chunk : {1u, 7u, 31u, 32u, 33u, 64u, 100u}) {
-        for (const int threads : {1, 2}) {
-          const auto out = sequence.run(chunks_of(tokens, chunk), {6, 2, 9, 0, 4}, threads);
-          ASSERT_EQ(std::memcmp(out.data(), whole.data(), out.size() * sizeof(T)), 0)
-              << "chunk " << chunk << " threads " << threads;
-        }
+      for (const auto& [chunk, threads] :
+           {std::pair<std::size_t, int>{1, 2}, {7, 1}, {32, 2}, {33, 2}, {64, 1}}) {
+        const auto out = sequence.run(chunks_of(tokens, chunk), {6, 2, 9, 0}, threads);
+        ASSERT_EQ(std::memcmp(out.data(), whole.data(), out.size() * sizeof(T)), 0)
+            << "chunk " << chunk << " threads " << threads;
       }
     });
   }

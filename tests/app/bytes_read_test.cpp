@@ -1,0 +1,80 @@
+// Each rank reads its own stage of the checkpoint and nothing else of the weights.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <regex>
+
+#include "tests/support/program.hpp"
+
+namespace penstock::tests {
+namespace {
+
+using nlohmann::json;
+
+// "stage 1 (rank 1, host n): read 1,371,648 of the checkpoint's 2,875,392 bytes"
+std::vector<std::uint64_t> printed_reads(const std::string& text, std::uint64_t file_bytes) {
+  std::vector<std::uint64_t> reads;
+  const std::regex line(
+      R"(stage (\d+) \(rank (\d+), host \S+\): read ([\d,]+) of the checkpoint's ([\d,]+) bytes)");
+  const auto number = [](std::string digits) {
+    std::erase(digits, ',');
+    return std::stoull(digits);
+  };
+  for (const std::string& candidate : lines_of(text)) {
+    std::smatch match;
+    if (!std::regex_match(candidate, match, line)) continue;
+    EXPECT_EQ(number(match[1]), reads.size());
+    EXPECT_EQ(number(match[2]), reads.size());
+    EXPECT_EQ(number(match[4]), file_bytes);
+    reads.push_back(number(match[3]));
+  }
+  return reads;
+}
+
+TEST(BytesRead, AddUpToTheCheckpointOnAnyNumberOfRanks) {
+  const Workplace workplace;
+  const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
+  const std::uint64_t file_bytes = std::filesystem::file_size(kEmbeddedModel);
+  for (const int ranks : {1, 2, 3, 4}) {
+    SCOPED_TRACE(ranks);
+    const std::string output = workplace / ("out-" + std::to_string(ranks));
+    const Finished run =
+        penstock_ranks(ranks, {"run", kEmbeddedModel, "--input", input, "--output", output,
+                               "--max-tokens", "2", "--kv-memory", "16M", "--verbose"});
+    ASSERT_EQ(run.code, 0) << run;
+    const std::vector<std::uint64_t> reads = printed_reads(run.err, file_bytes);
+    ASSERT_EQ(reads.size(), static_cast<std::size_t>(ranks)) << run;
+    const json ledger = json::parse(read_bytes(output + ".job/ledger.json"));
+    std::uint64_t sum = 0;
+    for (std::size_t stage = 0; stage < reads.size(); ++stage) {
+      EXPECT_EQ(ledger.at("stages").at(stage).at("bytes_read"), reads[stage]);
+      EXPECT_GT(reads[stage], file_bytes / 10);
+      if (ranks > 1) {
+        EXPECT_LT(reads[stage], file_bytes * 2 / 3) << "more than its own stage";
+      }
+      sum += reads[stage];
+    }
+    EXPECT_LE(static_cast<double>(sum), 1.01 * static_cast<double>(file_bytes));
+    EXPECT_GT(static_cast<double>(sum), 0.9 * static_cast<double>(file_bytes));
+  }
+}
+
+TEST(BytesRead, ArePrintedOnlyWhenAskedFor) {
+  const Workplace workplace;
+  const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
+  const Arguments arguments = {
+      "run", kEmbeddedModel, "--input", input,    "--output", workplace / "out", "--max-tokens",
+      "2",   "--kv-memory",  "16M",     "--fresh"};
+  const Finished plain = penstock(arguments);
+  EXPECT_EQ(plain.code, 0) << plain;
+  EXPECT_THAT(printed_reads(plain.err, 0), testing::IsEmpty());
+  const Finished quiet = penstock(arguments + Arguments{"--quiet", "--verbose"});
+  EXPECT_EQ(quiet.code, 0) << quiet;
+  EXPECT_EQ(quiet.err, "");
+  EXPECT_EQ(quiet.out, "");
+}
+
+}  // namespace
+}  // namespace penstock::tests

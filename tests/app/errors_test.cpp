@@ -1,0 +1,170 @@
+// Wrong use: all ranks end soon, with exit code 1 and one message that names the thing.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/support/program.hpp"
+
+namespace penstock::tests {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr std::chrono::seconds kSoon{20};
+
+class Errors : public testing::Test {
+ protected:
+  Arguments run_with(const Arguments& options, const std::string& model = kEmbeddedModel) const {
+    return Arguments{"run", model, "--input", input_, "--output", output_} + options;
+  }
+
+  static void expect_one_message(const Finished& finished, const std::string& named) {
+    EXPECT_FALSE(finished.hung) << finished;
+    EXPECT_EQ(finished.code, 1) << finished;
+    EXPECT_THAT(finished.errors(), ElementsAre(HasSubstr(named))) << finished;
+  }
+
+  void expect_nothing_written() const {
+    EXPECT_FALSE(std::filesystem::exists(output_));
+    EXPECT_FALSE(std::filesystem::exists(output_ + ".job"));
+  }
+
+  Workplace workplace_;
+  std::string input_ = workplace_.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
+  std::string output_ = workplace_ / "output.jsonl";
+};
+
+TEST_F(Errors, MissingCheckpointOnFourRanks) {
+  const std::string model = workplace_ / "nowhere.h5";
+  expect_one_message(penstock_ranks(4, run_with({}, model), kSoon), model + ": cannot open");
+  expect_nothing_written();
+}
+
+TEST_F(Errors, FewerLayersThanRanks) {
+  const std::string model = synthesize(workplace_, 3);
+  expect_one_message(penstock_ranks(4, run_with({}, model), kSoon),
+                     "the model has 3 layers, too few for 4 stages");
+  expect_nothing_written();
+  expect_one_message(penstock(run_with({"--stages", "4"}, model)),
+                     "the model has 3 layers, too few for 4 stages");
+  expect_nothing_written();
+  // And as many as there are is enough.
+  const Finished run = penstock(run_with({"--stages", "3", "--max-tokens", "2"}, model));
+  EXPECT_EQ(run.code, 0) << run;
+}
+
+TEST_F(Errors, OptionsThatAreWrongOnAllRanks) {
+  expect_one_message(penstock_ranks(4, run_with({"--bogus", "3"}), kSoon), "'--bogus'");
+  expect_one_message(penstock_ranks(2, run_with({"--temperature", "-3"}), kSoon), "--temperature");
+  expect_one_message(penstock_ranks(2, run_with({"--link", "local"}), kSoon), "--link local");
+  expect_one_message(penstock_ranks(2, run_with({"--stages", "3"}), kSoon), "--stages 3");
+  expect_nothing_written();
+}
+
+TEST_F(Errors, FilesThatAreNotThereOrThere) {
+  const std::string nothing = workplace_ / "nothing.jsonl";
+  expect_one_message(
+      penstock_ranks(3, {"run", kEmbeddedModel, "--input", nothing, "--output", workplace_ / "new"},
+                     kSoon),
+      nothing);
+  workplace_.write("output.jsonl", "precious");
+  expect_one_message(penstock_ranks(2, run_with({}), kSoon), output_ + ": exists already");
+  EXPECT_EQ(read_bytes(output_), "precious");
+  EXPECT_FALSE(std::filesystem::exists(output_ + ".job"));
+}
+
+TEST_F(Errors, ConfigFileThatOneRankLacks) {
+  // Ranks with options of their own: mpirun -n 1 A : -n 1 B.
+  Arguments command;
+  std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
+  for (std::string word; mpirun >> word;) command.push_back(word);
+  const Arguments good = Arguments{"1", PENSTOCK_PROGRAM} + run_with({"--max-tokens", "2"});
+  const Arguments bad = good + Arguments{"--config", "missing.ini"};
+  const Finished run = start(command + good + Arguments{":", "-n"} + bad, "", kSoon);
+  expect_one_message(run, "missing.ini: this --config file cannot be read (rank 1, host ");
+  expect_nothing_written();
+}
+
+TEST_F(Errors, OneProcess) {
+  struct Case {
+    Arguments options;
+    std::string named;
+  };
+  const std::vector<Case> cases = {
+      {{"--limit", "-1"}, "--limit '-1'"},
+      {{"--seed", "-1"}, "--seed '-1'"},
+      {{"--seed", "18446744073709551616"}, "--seed '18446744073709551616'"},
+      {{"--threads", "100000"}, "--threads 100000"},
+      {{"--threads", "-1"}, "--threads -1"},
+      {{"--slots", "2147483647"}, "--slots 2147483647"},
+      {{"--max-step-tokens", "0"}, "--max-step-tokens 0"},
+      {{"--max-step-tokens", "2147483647"}, "--max-step-tokens 2147483647"},
+      {{"--max-context", "99999999999"}, "--max-context 99999999999"},
+      {{"--max-tokens", "0"}, "--max-tokens"},
+      {{"--max-tokens", "x"}, "--max-tokens"},
+      {{"--top-p", "1.5"}, "--top-p"},
+      {{"--top-p", "nan"}, "--top-p"},
+      {{"--temperature", "inf"}, "--temperature"},
+      {{"--repetition-penalty", "0"}, "--repetition-penalty"},
+      {{"--kv-memory", "1"}, "--kv-memory"},
+      {{"--kv-memory", "lots"}, "--kv-memory 'lots'"},
+      {{"--kv-memory", "9999999T"}, "--kv-memory"},
+      {{"--dtype", "f16"}, "--dtype f16"},
+      {{"--dtype", "int8"}, "--dtype 'int8'"},
+      {{"--kv-dtype", "int8"}, "--kv-dtype 'int8'"},
+      {{"--kv-dtype", "f16"}, "--kv-dtype f16"},
+      {{"--device", "cuda"}, "--device 'cuda'"},
+      {{"--link", "nccl"}, "--link 'nccl'"},
+      {{"--link", "mpi", "--stages", "2"}, "--stages 2"},
+      {{"--stages", "-1"}, "--stages -1"},
+      {{"--progress", "maybe"}, "--progress 'maybe'"},
+      {{"--task", "score"}, "--task 'score'"},
+      {{"--stop", ""}, "--stop"},
+      {{"--temp", "1"}, "'--temp'"},  // no guessing
+      {{"--config", "missing.ini"}, "missing.ini"},
+      {{"another"}, "positional"},
+      {{"--input", "again"}, "--input"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(testing::PrintToString(c.options));
+    expect_one_message(penstock(run_with(c.options)), c.named);
+    expect_nothing_written();
+  }
+  expect_one_message(penstock({"run"}), "CKPT is missing");
+  expect_one_message(penstock({"run", kEmbeddedModel}), "--input is missing");
+  expect_one_message(penstock({"run", kEmbeddedModel, "--input", input_}), "--output is missing");
+}
+
+TEST_F(Errors, FreshNeverRemovesWhatTheRunReads) {
+  const std::string model = workplace_.write("model.h5", read_bytes(kEmbeddedModel));
+  const std::string same_input = std::filesystem::path(input_).parent_path() / "." / "input.jsonl";
+  const std::string before = read_bytes(input_);
+  expect_one_message(penstock({"run", model, "--input", input_, "--output", same_input, "--fresh"}),
+                     "is the input itself");
+  expect_one_message(penstock({"run", model, "--input", input_, "--output", model, "--fresh"}),
+                     "is the checkpoint itself");
+  EXPECT_EQ(read_bytes(input_), before);
+  EXPECT_TRUE(read_bytes(model) == read_bytes(kEmbeddedModel));
+}
+
+TEST_F(Errors, OutputThatCannotBeMade) {
+  const std::string folder = workplace_ / "missing" + std::string("/out");
+  expect_one_message(penstock({"run", kEmbeddedModel, "--input", input_, "--output", folder}),
+                     folder);
+  std::filesystem::create_directory(output_);
+  expect_one_message(penstock(run_with({"--fresh"})), output_ + ": is a folder");
+}
+
+TEST_F(Errors, ShapesOnlyModelIsRefused) {
+  const std::string config = workplace_.write("config.json", tiny_llama_config(2).dump());
+  const std::string model = workplace_ / "shapes.h5";
+  ASSERT_EQ(penstock({"synth", config, model, "--no-data"}).code, 0);
+  expect_one_message(penstock(run_with({}, model)), model + ": holds shapes only");
+  expect_nothing_written();
+}
+
+}  // namespace
+}  // namespace penstock::tests

@@ -1,0 +1,197 @@
+#include "jobs/launch.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "comm/error.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+using comm::Endpoint;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+constexpr std::chrono::seconds kTimeout{30};
+
+// ---- the layout
+
+struct Choice {
+  int world = 1;
+  int launched = 0;
+  LinkKind kind = LinkKind::automatic;
+  int stages = 0;
+  LinkKind link = LinkKind::local;  // what is expected
+  int expected_stages = 1;
+};
+
+TEST(ChooseLayout, FitsTheWorld) {
+  constexpr LinkKind kAuto = LinkKind::automatic;
+  constexpr LinkKind kLocal = LinkKind::local;
+  constexpr LinkKind kMpi = LinkKind::mpi;
+  for (const Choice& c : {
+           Choice{1, 0, kAuto, 0, kLocal, 1},  // started without a launcher
+           Choice{1, 1, kAuto, 0, kLocal, 1},  // mpirun -n 1
+           Choice{1, 0, kAuto, 1, kLocal, 1}, Choice{1, 0, kAuto, 4, kLocal, 4},
+           Choice{1, 0, kLocal, 0, kLocal, 1}, Choice{1, 1, kLocal, 3, kLocal, 3},
+           Choice{1, 0, kMpi, 0, kMpi, 1}, Choice{1, 1, kMpi, 1, kMpi, 1},
+           Choice{4, 4, kAuto, 0, kMpi, 4}, Choice{4, 4, kAuto, 4, kMpi, 4},
+           Choice{4, 4, kMpi, 0, kMpi, 4}, Choice{4, 4, kMpi, 4, kMpi, 4},
+           Choice{4, 0, kAuto, 0, kMpi, 4},  // a launcher that says nothing
+           Choice{2, 8, kAuto, 0, kMpi, 2},  // a part of a larger allocation
+       }) {
+    SCOPED_TRACE(testing::Message() << c.world << " ranks, launched " << c.launched << ", --link "
+                                    << to_string(c.kind) << " --stages " << c.stages);
+    const Layout layout = choose_layout(c.world, c.launched, c.kind, c.stages);
+    EXPECT_EQ(layout.link, c.link);
+    EXPECT_EQ(layout.stages, c.expected_stages);
+  }
+}
+
+TEST(ChooseLayout, WrongUseSaysWhatToDo) {
+  const auto chosen = [](int world, int launched, LinkKind kind, int stages) {
+    return [=] { choose_layout(world, launched, kind, stages); };
+  };
+  EXPECT_THAT(chosen(4, 4, LinkKind::local, 0),
+              ThrowsMessage<UsageError>(AllOf(HasSubstr("--link local"), HasSubstr("4 ranks"))));
+  EXPECT_THAT(chosen(4, 4, LinkKind::local, 4), ThrowsMessage<UsageError>(HasSubstr("4 ranks")));
+  EXPECT_THAT(chosen(4, 4, LinkKind::automatic, 2),
+              ThrowsMessage<UsageError>(
+                  AllOf(HasSubstr("--stages 2"), HasSubstr("but 4"), HasSubstr("-n"))));
+  EXPECT_THAT(chosen(1, 1, LinkKind::mpi, 2), ThrowsMessage<UsageError>(HasSubstr("--stages 2")));
+  EXPECT_THAT(chosen(1, 0, LinkKind::automatic, -1),
+              ThrowsMessage<UsageError>(HasSubstr("--stages")));
+  EXPECT_THAT(chosen(3, 3, LinkKind::automatic, -3),
+              ThrowsMessage<UsageError>(HasSubstr("--stages")));
+}
+
+TEST(ChooseLayout, ManyWorldsOfOneAreRefused) {
+  for (const LinkKind kind : {LinkKind::automatic, LinkKind::local, LinkKind::mpi}) {
+    EXPECT_THAT([&] { choose_layout(1, 4, kind, 0); },
+                ThrowsMessage<UsageError>(AllOf(HasSubstr("4 processes"), HasSubstr("--mpi="))));
+  }
+}
+
+TEST(LinkKinds, HaveTheNamesOfTheOption) {
+  EXPECT_EQ(to_string(LinkKind::automatic), "auto");
+  EXPECT_EQ(to_string(LinkKind::local), "local");
+  EXPECT_EQ(to_string(LinkKind::mpi), "mpi");
+}
+
+// ---- threads
+
+TEST(RunThreads, EachStageOnAThreadOfItsOwnTheFirstOnTheCaller) {
+  std::mutex mutex;
+  std::set<int> members;
+  std::set<std::thread::id> threads;
+  std::thread::id first;
+  run_threads(4, [&](Endpoint& endpoint) {
+    const auto names = endpoint.control->all_gather("x", "a test", kTimeout);
+    const std::lock_guard lock(mutex);
+    EXPECT_EQ(names.size(), 4u);
+    EXPECT_EQ(endpoint.control->size(), 4);
+    const int member = endpoint.control->member();
+    EXPECT_EQ(endpoint.previous == nullptr, member == 0);
+    EXPECT_EQ(endpoint.next == nullptr, member == 3);
+    members.insert(member);
+    threads.insert(std::this_thread::get_id());
+    if (member == 0) first = std::this_thread::get_id();
+  });
+  EXPECT_EQ(members, (std::set<int>{0, 1, 2, 3}));
+  EXPECT_EQ(threads.size(), 4u);
+  EXPECT_EQ(first, std::this_thread::get_id());
+}
+
+// Waits for bytes that never come, until the neighbour's end ends the wait.
+[[noreturn]] void wait_for_ever(Endpoint& endpoint) {
+  std::array<std::byte, 8> buffer{};
+  if (endpoint.previous) {
+    const comm::Ticket ticket = endpoint.previous->receive(buffer);
+    while (!endpoint.previous->done(ticket)) std::this_thread::yield();
+  } else {
+    endpoint.control->all_gather("", "a test", kTimeout);
+  }
+  throw std::logic_error("a wait for nothing ended well");
+}
+
+class Cause : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+TEST(RunThreads, TheCauseIsRethrownAndNotItsEchoes) {
+  constexpr int kStages = 4;
+  for (int guilty = 0; guilty < kStages; ++guilty) {
+    SCOPED_TRACE(guilty);
+    std::atomic<int> echoes = 0;
+    EXPECT_THAT(
+        [&] {
+          run_threads(kStages, [&](Endpoint& endpoint) {
+            if (endpoint.control->member() == guilty) throw Cause("the tensor is missing");
+            try {
+              wait_for_ever(endpoint);
+            } catch (const comm::CommError&) {
+              ++echoes;
+              throw;
+            }
+          });
+        },
+        ThrowsMessage<Cause>("the tensor is missing"));
+    EXPECT_EQ(echoes, kStages - 1);
+  }
+}
+
+// A CommError can be the cause too: then it is the first.
+TEST(RunThreads, TheFirstOfCommErrorsIsTheCause) {
+  for (int guilty = 0; guilty < 4; ++guilty) {
+    EXPECT_THAT(
+        [&] {
+          run_threads(4, [&](Endpoint& endpoint) {
+            if (endpoint.control->member() == guilty) throw comm::CommError("an unknown message");
+            wait_for_ever(endpoint);
+          });
+        },
+        ThrowsMessage<comm::CommError>("an unknown message"))
+        << guilty;
+  }
+}
+
+TEST(RunThreads, OfAnAgreementTheOneThatReportsIsRethrown) {
+  for (int guilty = 0; guilty < 3; ++guilty) {
+    try {
+      run_threads(3, [&](Endpoint& endpoint) {
+        const bool ok = endpoint.control->member() != guilty;
+        endpoint.control->agree(ok, ok ? "" : "no such checkpoint", "opening", kTimeout);
+        ADD_FAILURE() << "agreed";
+      });
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const comm::AgreeError& e) {
+      EXPECT_STREQ(e.what(), "no such checkpoint");
+      EXPECT_TRUE(e.reported) << guilty;
+    }
+  }
+}
+
+TEST(RunThreads, ALateFailureAfterTheOthersEndedIsSeen) {
+  EXPECT_THAT(
+      [] {
+        run_threads(3, [](Endpoint& endpoint) {
+          endpoint.control->all_gather("", "the end", kTimeout);
+          if (endpoint.control->member() == 2) throw Cause("the disk is full");
+        });
+      },
+      ThrowsMessage<Cause>("the disk is full"));
+}
+
+}  // namespace
+}  // namespace penstock::jobs

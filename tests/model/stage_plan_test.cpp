@@ -1,0 +1,234 @@
+#include "model/stage_plan.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "model/error.hpp"
+#include "model/step_cost.hpp"
+
+namespace penstock::model {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+ModelConfig shape(std::int64_t hidden, std::int64_t inner, std::int64_t layers, std::int64_t heads,
+                  std::int64_t kv_heads, std::int64_t vocab) {
+  ModelConfig c;
+  c.hidden_size = hidden;
+  c.intermediate_size = inner;
+  c.num_layers = layers;
+  c.num_heads = heads;
+  c.num_kv_heads = kv_heads;
+  c.head_dim = hidden / heads;
+  c.vocab_size = vocab;
+  c.max_position = 8192;
+  return c;
+}
+
+// The config.json of each on the Hugging Face hub.
+const ModelConfig kSmolLm2 = shape(576, 1536, 30, 9, 3, 49152);
+const ModelConfig kLlama8B = shape(4096, 14336, 32, 32, 8, 128256);
+const ModelConfig kLlama70B = shape(8192, 28672, 80, 64, 8, 128256);
+const ModelConfig kLlama405B = shape(16384, 53248, 126, 128, 8, 128256);
+
+// Elements of SmolLM2's matrices: q and o 576 x 576, k and v 192 x 576, gate, up and down
+// 1536 x 576; the head 49152 x 576.
+constexpr std::uint64_t kLayerElements = 2 * 331776 + 2 * 110592 + 3 * 884736;
+constexpr std::uint64_t kHeadElements = 28311552;
+constexpr std::uint64_t kNorm = 576;
+
+TEST(CostOf, ALayerByHand) {
+  const StageCost bf16 = cost_of(kSmolLm2, {4, 5, false, false}, io::DType::bf16);
+  EXPECT_EQ(bf16.weight_bytes, kLayerElements * 2 + 2 * kNorm * 4);  // norms are f32
+  EXPECT_EQ(bf16.flops_per_token, 2.0 * kLayerElements);
+  const StageCost f32 = cost_of(kSmolLm2, {0, 1, false, false}, io::DType::f32);
+  EXPECT_EQ(f32.weight_bytes, kLayerElements * 4 + 2 * kNorm * 4);
+  EXPECT_EQ(f32.flops_per_token, bf16.flops_per_token);
+}
+
+TEST(CostOf, HeadCountsAndTheEmbeddingIsALookUp) {
+  const StageCost head = cost_of(kSmolLm2, {30, 30, false, true}, io::DType::bf16);
+  EXPECT_EQ(head.weight_bytes, kHeadElements * 2 + kNorm * 4);
+  EXPECT_EQ(head.flops_per_token, 2.0 * kHeadElements);
+  const StageCost embedding = cost_of(kSmolLm2, {0, 0, true, false}, io::DType::bf16);
+  EXPECT_EQ(embedding.weight_bytes, 0u);
+  EXPECT_EQ(embedding.flops_per_token, 576.0);
+  const StageCost all = cost_of(kSmolLm2, {0, 30, true, true}, io::DType::bf16);
+  EXPECT_EQ(all.weight_bytes, (30 * kLayerElements + kHeadElements) * 2 + (30 * 2 + 1) * kNorm * 4);
+  EXPECT_EQ(all.flops_per_token, 2.0 * (30 * kLayerElements + kHeadElements) + 576);
+}
+
+TEST(CostOf, BiasesAreRead) {
+  ModelConfig c = kSmolLm2;
+  c.attention_bias = true;
+  c.mlp_bias = true;
+  const StageRange layer{0, 1, false, false};
+  // q and o 576, k and v 192, gate and up 1536, down 576.
+  EXPECT_EQ(cost_of(c, layer, io::DType::bf16).weight_bytes -
+                cost_of(kSmolLm2, layer, io::DType::bf16).weight_bytes,
+            4u * (2 * 576 + 2 * 192 + 2 * 1536 + 576));
+}
+
+// At one byte and one flop a second: each coefficient by hand.
+TEST(StepCost, EachPartByHand) {
+  const StageRange last{20, 30, false, true};
+  const StepCost cost(kSmolLm2, last, io::DType::bf16, io::DType::bf16, {1, 1});
+  const double weights =
+      static_cast<double>((10 * kLayerElements + kHeadElements) * 2 + (10 * 2 + 1) * kNorm * 4);
+  EXPECT_DOUBLE_EQ(cost.seconds({}), weights);
+  EXPECT_DOUBLE_EQ(cost.seconds({1, 0, 0, 0}) - weights, 20.0 * kLayerElements);
+  EXPECT_DOUBLE_EQ(cost.seconds({0, 1, 0, 0}) - weights, 2.0 * kHeadElements);
+  // Nine heads of 64, ten layers, a multiply-add each for the score and the sum.
+  EXPECT_DOUBLE_EQ(cost.seconds({0, 0, 1, 0}) - weights, 9 * 64 * 10 * 2 * 2.0);
+  // Keys and values of three heads of 64, ten layers, two bytes each.
+  EXPECT_DOUBLE_EQ(cost.seconds({0, 0, 0, 1}) - weights, 2 * 3 * 64 * 10 * 2.0);
+  const StepCost f32_cache(kSmolLm2, last, io::DType::bf16, io::DType::f32, {1, 1});
+  EXPECT_DOUBLE_EQ(f32_cache.seconds({0, 0, 0, 1}) - weights, 2 * 3 * 64 * 10 * 4.0);
+}
+
+TEST(StepCost, PartsAddUpAndScaleWithTheMachine) {
+  const StageRange first{0, 3, true, false};
+  const StepCost slow(kSmolLm2, first, io::DType::bf16, io::DType::bf16, {1, 1});
+  const StepCost fast(kSmolLm2, first, io::DType::bf16, io::DType::bf16, {8, 2});
+  const double weights = slow.seconds({});
+  EXPECT_DOUBLE_EQ(fast.seconds({}), weights / 2);
+  const double row = slow.seconds({1, 0, 0, 0}) - weights;
+  EXPECT_DOUBLE_EQ(row, 6.0 * kLayerElements + 576);
+  EXPECT_DOUBLE_EQ(slow.seconds({5, 3, 0, 0}) - weights, 5 * row);  // no head here
+  EXPECT_DOUBLE_EQ(fast.seconds({8, 0, 0, 0}) - weights / 2, row);
+  EXPECT_DOUBLE_EQ(fast.seconds({0, 0, 8, 0}) - weights / 2, slow.seconds({0, 0, 1, 0}) - weights);
+  EXPECT_DOUBLE_EQ(fast.seconds({0, 0, 0, 2}) - weights / 2, slow.seconds({0, 0, 0, 1}) - weights);
+}
+
+// ---- cuts
+
+// What a cut is judged by: the bytes of the weights, and the flops of a step of 64 rows on a device
+// that does 32 in the time of a byte.
+double seconds(const ModelConfig& config, const StageRange& range, io::DType dtype) {
+  const StageCost cost = cost_of(config, range, dtype);
+  return static_cast<double>(cost.weight_bytes) + cost.flops_per_token * 64 / 32;
+}
+
+double slowest(const ModelConfig& config, const std::vector<StageRange>& cut, io::DType dtype) {
+  double most = 0;
+  for (const StageRange& range : cut) most = std::max(most, seconds(config, range, dtype));
+  return most;
+}
+
+void expect_whole(const std::vector<StageRange>& cut, int stages, std::int64_t layers) {
+  ASSERT_EQ(cut.size(), static_cast<std::size_t>(stages));
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < cut.size(); ++i) {
+    EXPECT_EQ(cut[i].begin, at);
+    EXPECT_GT(cut[i].end, cut[i].begin) << "stage " << i << " is empty";
+    EXPECT_EQ(cut[i].layers(), cut[i].end - cut[i].begin);
+    EXPECT_EQ(cut[i].first, i == 0);
+    EXPECT_EQ(cut[i].last, i + 1 == cut.size());
+    at = cut[i].end;
+  }
+  EXPECT_EQ(at, layers);
+}
+
+// Tries all ways to cut layers [begin, num_layers) into stages [stage, stages).
+double least_slowest(const ModelConfig& config, int stage, int stages, std::int64_t begin,
+                     io::DType dtype) {
+  const bool last = stage == stages - 1;
+  double best = std::numeric_limits<double>::infinity();
+  for (std::int64_t end = last ? config.num_layers : begin + 1; end <= config.num_layers; ++end) {
+    if (end <= begin) continue;
+    const double here = seconds(config, {begin, end, stage == 0, last}, dtype);
+    const double rest = last ? 0.0 : least_slowest(config, stage + 1, stages, end, dtype);
+    best = std::min(best, std::max(here, rest));
+  }
+  return best;
+}
+
+TEST(CutStages, NoCutHasAFasterSlowestStage) {
+  // The head is worth 0.04, 1.3, 2.7, 13 and 133 layers.
+  for (const std::int64_t vocab : {16, 480, 1000, 5000, 49152}) {
+    for (std::int64_t layers = 1; layers <= 8; ++layers) {
+      const ModelConfig config = shape(64, 64 * 3 / 2, layers, 4, 2, vocab);
+      for (int stages = 1; stages <= layers; ++stages) {
+        for (const io::DType dtype : {io::DType::f32, io::DType::bf16}) {
+          SCOPED_TRACE(testing::Message()
+                       << layers << " layers, " << stages << " stages, vocabulary " << vocab);
+          const auto cut = cut_stages(config, stages, dtype);
+          expect_whole(cut, stages, layers);
+          EXPECT_DOUBLE_EQ(slowest(config, cut, dtype), least_slowest(config, 0, stages, 0, dtype));
+        }
+      }
+    }
+  }
+}
+
+// With the head counted in layers, no cut is better than the mean, rounded up to what stages of
+// whole layers can have; and the best cut is never worse than the one layer more.
+TEST(CutStages, RealModelsOnUpToSixteenStages) {
+  for (const ModelConfig& config : {kSmolLm2, kLlama8B, kLlama70B, kLlama405B}) {
+    const double layer = seconds(config, {0, 1, false, false}, io::DType::bf16);
+    const double head = seconds(config, {0, 0, false, true}, io::DType::bf16) / layer;
+    for (int stages = 1; stages <= 16; ++stages) {
+      SCOPED_TRACE(testing::Message() << config.num_layers << " layers, " << stages << " stages");
+      const auto cut = cut_stages(config, stages, io::DType::bf16);
+      expect_whole(cut, stages, config.num_layers);
+      const double most = slowest(config, cut, io::DType::bf16) / layer;
+      const double mean = (static_cast<double>(config.num_layers) + head) / stages;
+      EXPECT_GE(most, mean);
+      EXPECT_LT(most, std::max(mean + 1, head + 1 + 1e-3) + 1e-3);
+    }
+  }
+}
+
+std::vector<std::int64_t> layers_of(const std::vector<StageRange>& cut) {
+  std::vector<std::int64_t> layers;
+  for (const StageRange& range : cut) layers.push_back(range.layers());
+  return layers;
+}
+
+// SmolLM2's head is as large as eight layers exactly, so 38 are to share.
+TEST(CutStages, HeadOfSmolLm2IsWorthEightLayers) {
+  static_assert(kHeadElements == 8 * kLayerElements);
+  using testing::ElementsAre;
+  EXPECT_THAT(layers_of(cut_stages(kSmolLm2, 1, io::DType::bf16)), ElementsAre(30));
+  EXPECT_THAT(layers_of(cut_stages(kSmolLm2, 2, io::DType::bf16)), ElementsAre(19, 11));
+  // Sixteen stages: the last has one layer and the head, nine; no other needs more than two.
+  const auto sixteen = layers_of(cut_stages(kSmolLm2, 16, io::DType::bf16));
+  EXPECT_EQ(sixteen.back(), 1);
+  EXPECT_EQ(*std::max_element(sixteen.begin(), sixteen.end()), 2);
+}
+
+// 128256 x 4096 elements of head to 218103808 of a layer: 2.41 layers. 405B's head: 0.66.
+TEST(CutStages, HeadsOfLlama) {
+  using testing::ElementsAre;
+  EXPECT_THAT(layers_of(cut_stages(kLlama8B, 2, io::DType::bf16)), ElementsAre(17, 15));
+  const auto four = layers_of(cut_stages(kLlama8B, 4, io::DType::bf16));
+  EXPECT_EQ(*std::max_element(four.begin(), four.end()), 9);
+  EXPECT_EQ(four.back(), 6);
+  const auto sixteen = layers_of(cut_stages(kLlama405B, 16, io::DType::bf16));
+  EXPECT_EQ(*std::max_element(sixteen.begin(), sixteen.end()), 8);
+  EXPECT_EQ(sixteen.back(), 7);
+}
+
+TEST(CutStages, ManyLayersAndStages) {
+  const ModelConfig config = shape(64, 96, 300, 4, 2, 1000);
+  for (const int stages : {64, 299, 300}) {
+    expect_whole(cut_stages(config, stages, io::DType::bf16), stages, 300);
+  }
+}
+
+TEST(CutStages, FewerLayersThanStages) {
+  EXPECT_THAT([] { cut_stages(kSmolLm2, 31, io::DType::bf16); },
+              ThrowsMessage<ModelError>(AllOf(HasSubstr("30 layers"), HasSubstr("31 stages"))));
+  EXPECT_THAT([] { cut_stages(kSmolLm2, std::numeric_limits<int>::max(), io::DType::bf16); },
+              ThrowsMessage<ModelError>(HasSubstr("2147483647 stages")));
+  EXPECT_THROW(cut_stages(kSmolLm2, 0, io::DType::bf16), ModelError);
+  EXPECT_THROW(cut_stages(kSmolLm2, -1, io::DType::bf16), ModelError);
+}
+
+}  // namespace
+}  // namespace penstock::model

@@ -1,0 +1,189 @@
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+// Starts the program as a user does, alone or by mpirun, and looks at what it leaves behind.
+namespace penstock::tests {
+
+using Arguments = std::vector<std::string>;
+
+inline const std::string kEmbeddedModel =
+    std::string(PENSTOCK_SOURCE_DIR) + "/jobs/embedded/austen-1m.h5";
+
+// A new folder that goes with all its files at the end.
+class Workplace {
+ public:
+  Workplace() {
+    path_ = testing::TempDir() + "penstock-app-XXXXXX";
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+  }
+  ~Workplace() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Workplace(const Workplace&) = delete;
+  Workplace& operator=(const Workplace&) = delete;
+
+  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
+
+  std::string write(std::string_view name, std::string_view bytes) const {
+    const std::string path = *this / name;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    std::ofstream(path, std::ios::binary)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    return path;
+  }
+
+ private:
+  std::string path_;
+};
+
+inline std::string read_bytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot open " + path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+inline std::vector<nlohmann::json> read_rows(const std::string& path) {
+  std::vector<nlohmann::json> rows;
+  for (const std::string& line : lines_of(read_bytes(path))) {
+    rows.push_back(nlohmann::json::parse(line));
+  }
+  return rows;
+}
+
+struct Finished {
+  int code = -1;  // -1: it did not end by itself
+  bool hung = false;
+  std::string out;
+  std::string err;
+
+  // The program's own messages, without what mpirun adds.
+  std::vector<std::string> errors() const {
+    std::vector<std::string> found;
+    for (const std::string& line : lines_of(err)) {
+      if (line.starts_with("penstock: error:")) found.push_back(line);
+    }
+    return found;
+  }
+};
+
+// For GoogleTest's messages.
+inline std::ostream& operator<<(std::ostream& out, const Finished& finished) {
+  return out << "exit code " << finished.code << (finished.hung ? ", hung" : "")
+             << "\nstandard output:\n"
+             << finished.out << "\nstandard error:\n"
+             << finished.err;
+}
+
+// Runs a command with `input` as its standard input. One that takes longer than `limit` is ended.
+inline Finished start(const Arguments& command, const std::string& input = "",
+                      std::chrono::seconds limit = std::chrono::seconds(120)) {
+  const Workplace workplace;
+  const std::string in = workplace.write("in", input);
+  const std::string out = workplace / "out";
+  const std::string err = workplace / "err";
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, 0, in.c_str(), O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_CREAT | O_WRONLY, 0600);
+  posix_spawn_file_actions_addopen(&files, 2, err.c_str(), O_CREAT | O_WRONLY, 0600);
+  std::vector<char*> argv;
+  for (const std::string& argument : command) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  setenv("OMP_WAIT_POLICY", "passive", 1);            // the ranks share the cores
+  setenv("OMPI_MCA_ess_singleton_isolated", "1", 1);  // no daemon for a program without mpirun
+  pid_t pid = 0;
+  const int failed = posix_spawn(&pid, argv[0], &files, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  if (failed != 0) throw std::runtime_error(command[0] + " cannot be started");
+
+  Finished finished;
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  int status = 0;
+  while (waitpid(pid, &status, WNOHANG) == 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      finished.hung = true;
+      kill(pid, SIGTERM);  // mpirun ends its ranks
+      std::this_thread::sleep_for(std::chrono::seconds(2));
+      kill(pid, SIGKILL);
+      waitpid(pid, &status, 0);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  if (!finished.hung && WIFEXITED(status)) finished.code = WEXITSTATUS(status);
+  finished.out = read_bytes(out);
+  finished.err = read_bytes(err);
+  return finished;
+}
+
+inline Finished penstock(Arguments arguments, const std::string& input = "") {
+  arguments.insert(arguments.begin(), PENSTOCK_PROGRAM);
+  return start(arguments, input);
+}
+
+#ifdef PENSTOCK_TEST_MPIRUN
+inline Finished penstock_ranks(int ranks, const Arguments& arguments,
+                               std::chrono::seconds limit = std::chrono::seconds(120)) {
+  Arguments command;
+  std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
+  for (std::string word; mpirun >> word;) command.push_back(word);
+  command.push_back(std::to_string(ranks));
+  command.emplace_back(PENSTOCK_PROGRAM);
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  return start(command, "", limit);
+}
+#endif
+
+inline Arguments operator+(Arguments a, const Arguments& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// A config.json for penstock synth: tiny, with `layers` layers and a context of 64 tokens.
+inline nlohmann::json tiny_llama_config(int layers) {
+  return {{"model_type", "llama"},    {"hidden_size", 64},
+          {"intermediate_size", 96},  {"num_hidden_layers", layers},
+          {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+          {"vocab_size", 300},        {"max_position_embeddings", 64},
+          {"rms_norm_eps", 1e-5},     {"rope_theta", 10000.0}};
+}
+
+// Makes a checkpoint of random weights from it.
+inline std::string synthesize(const Workplace& workplace, int layers) {
+  const std::string config = workplace.write("config-" + std::to_string(layers) + ".json",
+                                             tiny_llama_config(layers).dump());
+  const std::string path = workplace / ("synth-" + std::to_string(layers) + ".h5");
+  const Finished made = penstock({"synth", config, path});
+  EXPECT_EQ(made.code, 0) << made;
+  return path;
+}
+
+}  // namespace penstock::tests

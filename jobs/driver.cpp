@@ -217,6 +217,7 @@ class Driver {
 PipelineTotals run_driver(comm::Endpoint& endpoint, model::Stage& stage,
                           const PipelineOptions& options, const model::StepCost& cost,
                           Workload& workload) {
+  stage.begin_run();
   return Driver(endpoint, stage, options, cost, workload).run();
 }
 

@@ -113,6 +113,7 @@ class StageLoop {
 }  // namespace
 
 void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options) {
+  stage.begin_run();
   StageLoop(endpoint, stage, options).run();
 }
 

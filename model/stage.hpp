@@ -41,6 +41,9 @@ class Stage {
   // Allocates the cache; called once, after all stages agreed on the number.
   virtual void allocate_kv(std::uint32_t blocks) = 0;
 
+  // Forgets all sequences: the next step is the first of another run, whose handles start again.
+  virtual void begin_run() = 0;
+
   // Computes one step. `in` is [rows, hidden] (empty on the first stage), `out` likewise (empty on
   // the last). `progress` is called between layers, so that messages move. KV is written for every
   // row. On the last stage the sampled rows' next tokens are then in sampled().

@@ -51,6 +51,7 @@ class CpuStage : public Stage {
   }
   std::uint64_t bytes_read() const override { return bytes_read_; }
   void allocate_kv(std::uint32_t blocks) override;
+  void begin_run() override { samplers_.clear(); }
   void forward(const StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
                const std::function<void()>& progress) override;
   std::span<const std::int32_t> sampled() const override { return sampled_; }

@@ -16,6 +16,7 @@ class StageSamplers {
  public:
   StageSamplers(std::size_t vocab_size, int threads);
 
+  void clear() { samplers_.clear(); }
   // Forgets the retired, then takes in the admitted. ModelError when a sequence is admitted twice.
   void update(const StepPlan& plan);
 

@@ -53,6 +53,11 @@ class FakeStage : public model::Stage {
     blocks_ = blocks;
   }
 
+  void begin_run() override {
+    admitted_.clear();
+    next_step_ = 0;
+  }
+
   void forward(const model::StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
                const std::function<void()>& progress) override {
     if (plan.step == throw_at) throw std::runtime_error("the fake stage broke");

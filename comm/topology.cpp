@@ -46,9 +46,8 @@ CpuPlacement cpu_placement() {
 
 int default_threads(const CpuPlacement& placement, int node_ranks) {
   const int share = std::max(1, placement.node_cpus / std::max(1, node_ranks));
-  // A mask of the whole node means that nobody was pinned: the ranks have to share.
-  if (placement.allowed_cpus >= placement.node_cpus) return share;
-  return std::max(1, placement.allowed_cpus);
+  // A mask that is wider than the share is one that ranks have in common: a socket, the node.
+  return std::clamp(placement.allowed_cpus, 1, share);
 }
 
 std::string binding_warning(const CpuPlacement& placement, int node_ranks) {

@@ -17,8 +17,8 @@ std::string host_name();
 
 CpuPlacement cpu_placement();
 
-// Threads for one of `node_ranks` ranks on a node, if the user named none: its own mask, divided
-// among the ranks when the mask is the whole node. At least 1.
+// Threads for one of `node_ranks` ranks on a node, if the user named none: the cores of its mask,
+// but no more than its share of the node, since ranks may have a mask in common. At least 1.
 int default_threads(const CpuPlacement& placement, int node_ranks);
 
 // What to tell a user whose rank is pinned to fewer cores than its share of the node; empty if

@@ -7,6 +7,7 @@
 
 #include "io/checkpoint_format.hpp"
 #include "io/error.hpp"
+#include "io/utf8.hpp"
 
 namespace penstock::io {
 namespace {

@@ -10,6 +10,7 @@
 #include "io/checkpoint_format.hpp"
 #include "io/checkpoint_hdf5.hpp"
 #include "io/error.hpp"
+#include "io/utf8.hpp"
 
 namespace penstock::io {
 namespace {

@@ -1,97 +1,21 @@
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <filesystem>
-#include <random>
+#include <span>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_checksum.hpp"
 #include "io/checkpoint_layout.hpp"
 #include "io/error.hpp"
+#include "io/output_file.hpp"
 
 namespace penstock::io {
 namespace {
 
-std::string system_words(int error) { return std::generic_category().message(error); }
-
-// A new file in the folder of `path`, under a name that nobody has. Removed by the destructor
-// until publish() gave it its final name.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& path) : final_path_(path) {
-    if (std::filesystem::is_directory(path)) {
-      throw FileError(path, "is a folder; name the checkpoint's file");
-    }
-    std::random_device random;
-    do {
-      path_ = fmt::format("{}.partial-{:08x}", path, random());
-      descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (descriptor_ < 0 && (errno == EEXIST || errno == EINTR));
-    if (descriptor_ < 0) fail("cannot create", errno);
-  }
-  ~TemporaryFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!published_) ::unlink(path_.c_str());
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-  const std::string& path() const { return path_; }
-
-  // Takes the space for `size_bytes` now, where the file system can, so that a full disk is seen
-  // before hours of work and the file lies in one piece.
-  void reserve(std::uint64_t size_bytes) {
-    if (::fallocate(descriptor_, 0, 0, static_cast<off_t>(size_bytes)) == 0) return;
-    if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
-      fail(fmt::format("cannot take {} bytes", size_bytes), errno);
-    }
-  }
-
-  void write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written =
-          ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (written < 0) {
-        if (errno == EINTR) continue;
-        fail("cannot write", errno);
-      }
-      offset += static_cast<std::uint64_t>(written);
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
-    }
-  }
-
-  void publish() {
-    if (::fsync(descriptor_) != 0) fail("cannot sync", errno);
-    if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot write", errno);
-    if (::rename(path_.c_str(), final_path_.c_str()) != 0) fail("cannot rename to it", errno);
-    published_ = true;
-    // The rename is on disk only when the folder is; file systems that cannot sync a folder say
-    // EINVAL.
-    const auto parent = std::filesystem::path(final_path_).parent_path();
-    const std::string folder = parent.empty() ? "." : parent.string();
-    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;
-    const int error = ::fsync(descriptor) == 0 ? 0 : errno;
-    ::close(descriptor);
-    if (error != 0 && error != EINVAL) fail("cannot sync its folder", error);
-  }
-
- private:
-  [[noreturn]] void fail(std::string_view what, int error) const {
-    throw FileError(final_path_, fmt::format("{}: {}", what, system_words(error)));
-  }
-
-  std::string final_path_;
-  std::string path_;
-  int descriptor_ = -1;
-  bool published_ = false;
-};
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 }  // namespace
 
@@ -112,7 +36,7 @@ struct CheckpointWriter::State {
 
   std::string path;
   CheckpointHeader header;
-  TemporaryFile file;
+  OutputFile file;
   std::vector<Tensor> tensors;
   std::vector<BlockChecksum> checksums;
   std::uint64_t checksums_offset = 0;
@@ -123,7 +47,8 @@ CheckpointWriter::CheckpointWriter(std::string path, const CheckpointHeader& hea
                                    const std::vector<TensorSpec>& tensors) {
   check_layout(path, header, tensors);
   state_ = std::make_unique<State>(std::move(path), header);
-  const CheckpointLayout layout = create_layout(state_->file.path(), state_->path, header, tensors);
+  const CheckpointLayout layout =
+      create_layout(state_->file.temporary_path(), state_->path, header, tensors);
   std::uint64_t blocks = 0;
   std::uint64_t end = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -154,7 +79,7 @@ void CheckpointWriter::State::append(Tensor& tensor, std::span<const std::byte> 
     const std::uint64_t in_block = tensor.written % kChecksumBlockBytes;
     const auto piece =
         bytes.first(std::min<std::uint64_t>(bytes.size(), kChecksumBlockBytes - in_block));
-    file.write_at(tensor.offset + tensor.written, piece);
+    file.write_at(tensor.offset + tensor.written, text_of(piece));
     tensor.block->add(piece);
     const std::uint64_t block = tensor.first_block + tensor.written / kChecksumBlockBytes;
     tensor.written += piece.size();
@@ -195,11 +120,12 @@ void CheckpointWriter::finish() {
     specs.push_back(&tensor.spec);
   }
   if (!state_->header.no_data) {
-    state_->file.write_at(state_->checksums_offset, std::as_bytes(std::span(state_->checksums)));
+    state_->file.write_at(state_->checksums_offset,
+                          text_of(std::as_bytes(std::span(state_->checksums))));
   }
-  write_digest(state_->file.path(), state_->path,
+  write_digest(state_->file.temporary_path(), state_->path,
                checkpoint_digest(state_->header, specs, state_->checksums));
-  state_->file.publish();
+  state_->file.commit();
   state_->finished = true;
 }
 

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <system_error>
 
 #include "io/utf8.hpp"
 
@@ -28,6 +30,9 @@ std::string quoted(std::string_view name) {
   return result + (name.size() > kLongest ? "…'" : "'");
 }
 
-bool is_valid_utf8(std::string_view text) { return to_valid_utf8(text) == text; }
+void throw_errno(std::string_view path, std::string_view action) {
+  const std::string words = std::generic_category().message(errno);
+  throw FileError(path, fmt::format("cannot {}: {}", action, words));
+}
 
 }  // namespace penstock::io

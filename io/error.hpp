@@ -19,6 +19,7 @@ class FileError : public std::runtime_error {
 // Call it as io::quoted: a plain call with a std::string may find std::quoted.
 std::string quoted(std::string_view name);
 
-bool is_valid_utf8(std::string_view text);
+// "PATH: cannot ACTION: …" in the operating system's words for errno.
+[[noreturn]] void throw_errno(std::string_view path, std::string_view action);
 
 }  // namespace penstock::io

@@ -10,9 +10,11 @@
 #include <unordered_set>
 #include <utility>
 
+#include "io/checkpoint_format.hpp"
 #include "io/error.hpp"
 #include "io/gguf_cursor.hpp"
 #include "io/gguf_types.hpp"
+#include "io/utf8.hpp"
 
 namespace penstock::io {
 namespace {
@@ -21,8 +23,9 @@ namespace {
 // tokens, 514,906 merges) need 5 % of the bytes and 19 % of the elements.
 constexpr std::uint64_t kHeaderLimitBytes = 256u << 20;
 constexpr std::uint64_t kArrayElementsLimit = 4u << 20;  // over all arrays
-constexpr std::uint64_t kNameLimitBytes = 65535;         // gguf.md
-constexpr std::uint32_t kDimensionsLimit = 4;            // GGML_MAX_DIMS
+constexpr std::uint64_t kKeysLimit = 65536;
+constexpr std::uint64_t kNameLimitBytes = 65535;  // gguf.md
+constexpr std::uint32_t kDimensionsLimit = 4;     // GGML_MAX_DIMS
 constexpr std::uint64_t kDefaultAlignment = 32;
 
 // gguf.md, enum gguf_metadata_value_type.
@@ -80,6 +83,12 @@ class HeaderReader {
     // dimensions, type and offset.
     cursor_.require_count(keys, 8 + 4 + 1, [] { return "the metadata"; });
     cursor_.require_count(tensors, 8 + 4 + 4 + 8, [] { return "the list of tensors"; });
+    if (keys > kKeysLimit) {
+      cursor_.fail(fmt::format("has {} metadata keys; at most {} are allowed", keys, kKeysLimit));
+    }
+    if (tensors > kMaxTensors) {
+      cursor_.fail(fmt::format("has {} tensors; at most {} are allowed", tensors, kMaxTensors));
+    }
     return {tensors, keys};
   }
 

@@ -46,13 +46,17 @@ std::string_view bytes_of(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof(T)};
 }
 
+std::uint32_t saturated(std::uint64_t value) {
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(value, std::numeric_limits<std::uint32_t>::max()));
+}
+
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
 // The line that is being read; lines may span reads of the input.
 class LineScanner {
  public:
-  LineScanner(const std::string& input_path, OutputFile& out)
-      : input_path_(input_path), out_(out) {}
+  explicit LineScanner(OutputFile& out) : out_(out) {}
 
   void skip(std::uint64_t bytes) { begin_ += bytes; }
 
@@ -83,9 +87,6 @@ class LineScanner {
     if (blank_) blank_ = std::all_of(part.begin(), part.end(), is_blank);
     ends_in_return_ = part.back() == '\r';
     length_ += part.size();
-    if (length_ > std::numeric_limits<std::uint32_t>::max()) {
-      throw FileError(input_path_, fmt::format("line {} is longer than 4 GiB", line_));
-    }
   }
 
   void end_line() {
@@ -93,9 +94,8 @@ class LineScanner {
       const std::uint64_t length = length_ - (ends_in_return_ ? 1 : 0);
       IndexEntry entry;
       entry.offset = begin_;
-      entry.length = static_cast<std::uint32_t>(length);
-      entry.line = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(line_, std::numeric_limits<std::uint32_t>::max()));
+      entry.length = saturated(length);
+      entry.line = saturated(line_);
       entry.prefix_hash =
           XXH3_64bits(prefix_.data(), std::min<std::uint64_t>(prefix_bytes_, length));
       out_.append(bytes_of(entry));
@@ -109,7 +109,6 @@ class LineScanner {
     ends_in_return_ = false;
   }
 
-  const std::string& input_path_;
   OutputFile& out_;
   std::uint64_t begin_ = 0;  // of the line, in the input
   std::uint64_t line_ = 1;
@@ -154,7 +153,7 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
   header.input_bytes = size;
   out.append(bytes_of(header));
 
-  LineScanner scanner(input_path, out);
+  LineScanner scanner(out);
   std::string buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, kReadBytes)), '\0');
   for (std::uint64_t offset = 0; offset < size;) {
     const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(size - offset, kReadBytes));
@@ -171,7 +170,7 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
     offset += count;
   }
   header.count = scanner.finish();
-  out.rewrite(0, bytes_of(header));
+  out.write_at(0, bytes_of(header));
   out.commit();
   return header.count;
 }
@@ -247,6 +246,11 @@ std::string IndexedInput::line(const IndexEntry& entry) const {
   if (entry.offset > state_->input_bytes || entry.length > state_->input_bytes - entry.offset) {
     throw FileError(state_->index.path(),
                     fmt::format("places line {} beyond the input's end", entry.line));
+  }
+  if (entry.length > kMaxLineBytes) {
+    const bool is_saturated = entry.length == std::numeric_limits<std::uint32_t>::max();
+    throw RecordError(fmt::format("the line has {}{} bytes; a record may have {} (64 MiB)",
+                                  is_saturated ? "at least " : "", entry.length, kMaxLineBytes));
   }
   std::string line(entry.length, '\0');
   if (!line.empty()) {

@@ -9,17 +9,21 @@
 
 namespace penstock::io {
 
+// A longer line is indexed, so that it gets its error row, but never read: a record costs a small
+// multiple of its line's bytes while it is parsed and tokenized.
+inline constexpr std::uint32_t kMaxLineBytes = 64u << 20;
+
 // Where a record lies in the input. 24 bytes in the index file.
 struct IndexEntry {
   std::uint64_t offset = 0;  // bytes from the start of the input
-  std::uint32_t length = 0;  // bytes, without the newline
+  std::uint32_t length = 0;  // bytes, without the newline, saturating
   std::uint32_t line = 0;    // 1-based, saturating
   std::uint64_t prefix_hash =
       0;  // XXH3-64 of the line's first 256 bytes: equal prefixes sort together
 };
 
 // One pass over the input writes `index_path`. Blank lines are not records; CRLF is accepted; a
-// UTF-8 byte order mark at the start is skipped. Lines above 4 GiB are a FileError.
+// UTF-8 byte order mark at the start is skipped. Lines may have any length.
 // Returns the number of records.
 std::uint64_t build_index(const std::string& input_path, const std::string& index_path);
 
@@ -36,7 +40,8 @@ class IndexedInput {
 
   std::uint64_t size() const;  // records
   std::vector<IndexEntry> entries(std::uint64_t first, std::uint64_t count) const;
-  std::string line(const IndexEntry& entry) const;  // without newline and carriage return
+  // Without newline and carriage return. A line above kMaxLineBytes is a RecordError.
+  std::string line(const IndexEntry& entry) const;
 
  private:
   struct State;

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
+#include <filesystem>
+#include <random>
+#include <system_error>
 #include <utility>
 
 #include "io/error.hpp"
@@ -15,12 +17,22 @@ namespace {
 
 constexpr std::size_t kBufferBytes = 1u << 20;
 
-}  // namespace
-
-void throw_errno(const std::string& path, std::string_view action) {
-  const int error = errno;
-  throw FileError(path, fmt::format("cannot {}: {}", action, std::strerror(error)));
+// A rename is on disk only when its folder is. Some file systems cannot sync folders (EINVAL), and
+// some folders may be written but not read (EACCES); they give what they have.
+void sync_folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0 && errno == EACCES) return;
+  if (descriptor < 0) throw_errno(folder, "open the folder");
+  const int error = ::fsync(descriptor) == 0 ? 0 : errno;
+  ::close(descriptor);
+  if (error == 0 || error == EINVAL) return;
+  errno = error;
+  throw_errno(folder, "sync the folder");
 }
+
+}  // namespace
 
 void write_all(int descriptor, std::string_view bytes, const std::string& path) {
   while (!bytes.empty()) {
@@ -43,63 +55,58 @@ void write_all_at(int descriptor, std::uint64_t offset, std::string_view bytes,
   }
 }
 
-void sync_folder_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) throw_errno(folder, "open the folder");
-  const int result = ::fsync(descriptor);
-  const int error = errno;
-  ::close(descriptor);
-  // Some network file systems cannot sync folders; they say so with EINVAL.
-  if (result != 0 && error != EINVAL) {
-    errno = error;
-    throw_errno(folder, "sync the folder");
+OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path_, ignored)) {
+    throw FileError(path_, "is a folder, not a file");
   }
-}
-
-OutputFile::OutputFile(std::string path) : path_(std::move(path)), part_path_(path_ + ".part") {
-  descriptor_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) throw_errno(part_path_, "create");
-  buffer_.reserve(kBufferBytes);
+  // A random name, since process ids repeat across the hosts that share a file system.
+  std::random_device random;
+  do {
+    temporary_path_ = fmt::format("{}.{:08x}.tmp", path_, random());
+    descriptor_ = ::open(temporary_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && (errno == EEXIST || errno == EINTR));
+  if (descriptor_ < 0) throw_errno(path_, "create");
 }
 
 OutputFile::~OutputFile() {
-  if (descriptor_ < 0) return;
-  ::close(descriptor_);
-  ::unlink(part_path_.c_str());
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!committed_) ::unlink(temporary_path_.c_str());
+}
+
+void OutputFile::reserve(std::uint64_t size_bytes) {
+  if (::fallocate(descriptor_, 0, 0, static_cast<off_t>(size_bytes)) == 0) return;
+  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+    throw_errno(path_, fmt::format("take {} bytes", size_bytes));
+  }
 }
 
 void OutputFile::flush() {
-  write_all(descriptor_, buffer_, part_path_);
+  write_all(descriptor_, buffer_, path_);
   buffer_.clear();
 }
 
 void OutputFile::append(std::string_view bytes) {
   if (buffer_.size() + bytes.size() > kBufferBytes) flush();
   if (bytes.size() >= kBufferBytes) {
-    write_all(descriptor_, bytes, part_path_);
+    write_all(descriptor_, bytes, path_);
   } else {
     buffer_.append(bytes);
   }
 }
 
-void OutputFile::rewrite(std::uint64_t offset, std::string_view bytes) {
+void OutputFile::write_at(std::uint64_t offset, std::string_view bytes) {
   flush();
-  write_all_at(descriptor_, offset, bytes, part_path_);
+  write_all_at(descriptor_, offset, bytes, path_);
 }
 
 void OutputFile::commit() {
   flush();
-  if (::fsync(descriptor_) != 0) throw_errno(part_path_, "sync");
+  if (::fsync(descriptor_) != 0) throw_errno(path_, "sync");
   // Network file systems may tell of a failed write only here.
-  const int descriptor = std::exchange(descriptor_, -1);
-  if (::close(descriptor) != 0 || ::rename(part_path_.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(part_path_.c_str());
-    errno = error;
-    throw_errno(path_, "finish");
-  }
+  if (::close(std::exchange(descriptor_, -1)) != 0) throw_errno(path_, "write");
+  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) throw_errno(path_, "replace");
+  committed_ = true;
   sync_folder_of(path_);
 }
 

@@ -6,9 +6,10 @@
 
 namespace penstock::io {
 
-// A file that appears under its name only when it is whole: written as `path`.part in the same
-// folder, then synced and renamed by commit(). Destroyed before that, it removes what it wrote.
-// Buffered. Throws FileError with the operating system's words.
+// A file that appears under its name only when it is whole: written beside it as
+// PATH.0123abcd.tmp (a name that nobody has), then synced and renamed by commit(). Destroyed before
+// that, it removes what it wrote. Throws FileError with the operating system's words; a `path` that
+// is a folder is refused at once.
 class OutputFile {
  public:
   explicit OutputFile(std::string path);
@@ -16,17 +17,24 @@ class OutputFile {
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
-  void append(std::string_view bytes);
-  // Overwrites bytes that were appended before.
-  void rewrite(std::uint64_t offset, std::string_view bytes);
+  // What it is called until commit(), for libraries that open files by name.
+  const std::string& temporary_path() const { return temporary_path_; }
+
+  // Takes the space for `size_bytes` now, where the file system can, so that a full disk is seen
+  // before hours of work and the file lies in one piece.
+  void reserve(std::uint64_t size_bytes);
+
+  void append(std::string_view bytes);  // buffered
+  void write_at(std::uint64_t offset, std::string_view bytes);
   void commit();
 
  private:
   void flush();
 
   std::string path_;
-  std::string part_path_;
+  std::string temporary_path_;
   int descriptor_ = -1;
+  bool committed_ = false;
   std::string buffer_;
 };
 
@@ -35,11 +43,5 @@ class OutputFile {
 void write_all(int descriptor, std::string_view bytes, const std::string& path);
 void write_all_at(int descriptor, std::uint64_t offset, std::string_view bytes,
                   const std::string& path);
-
-// Makes a rename or a new name in the folder of `path` durable.
-void sync_folder_of(const std::string& path);
-
-// "disk full" words for errno: the operating system's text.
-[[noreturn]] void throw_errno(const std::string& path, std::string_view action);
 
 }  // namespace penstock::io

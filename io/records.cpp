@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "io/error.hpp"
+#include "io/json.hpp"
 #include "io/utf8.hpp"
 
 namespace penstock::io {
@@ -14,8 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-// Deep enough for any real record; nlohmann's copies of a value recurse.
-constexpr int kMaxDepth = 64;
 constexpr std::size_t kMaxLastReadBytes = 80;
 constexpr std::string_view kNotInteger = "a number that is not a 64-bit integer";
 
@@ -32,7 +31,8 @@ std::string_view type_of(const json& value) {
 json parse_object(std::string_view line) {
   std::set<std::string> names;
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxDepth) throw RecordError(fmt::format("nested deeper than {}", kMaxDepth));
+    if (depth > kMaxJsonDepth)
+      throw RecordError(fmt::format("nested deeper than {}", kMaxJsonDepth));
     if (event == json::parse_event_t::key && depth == 1 &&
         !names.insert(parsed.get<std::string>()).second) {
       throw RecordError(io::quoted(parsed.get_ref<const std::string&>()) + " is given twice");

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "io/checkpoint_format.hpp"
 #include "io/error.hpp"
 #include "io/safetensors_json.hpp"
 
@@ -122,6 +123,9 @@ class HeaderJson : public SectionedJson {
     tensor_.offset = offsets_[0];
     tensor_.size_bytes = offsets_[1] - offsets_[0];
     check_size();
+    if (tensors_.size() == kMaxTensors) {
+      fail(fmt::format("has more than {} tensors", kMaxTensors));
+    }
     tensors_.push_back(std::move(tensor_));
   }
 
@@ -206,6 +210,9 @@ class IndexJson : public SectionedJson {
     }
     if (!map_.emplace(tensor_, std::move(*shard)).second) {
       fail(fmt::format("'weight_map' names tensor {} twice", io::quoted(tensor_)));
+    }
+    if (map_.size() > kMaxTensors) {
+      fail(fmt::format("'weight_map' names more than {} tensors", kMaxTensors));
     }
   }
 

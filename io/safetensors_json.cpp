@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "io/error.hpp"
+#include "io/json.hpp"
 
 namespace penstock::io {
 namespace {
@@ -76,13 +77,8 @@ bool SectionedJson::end_array() {
 }
 
 bool SectionedJson::parse_error(std::size_t position, const std::string&,
-                                const nlohmann::detail::exception& error) {
-  // The library's words: "[json.exception.parse_error.101] parse error at …: REASON; last read: …".
-  // The last part repeats the file's own bytes, in any length.
-  std::string_view words = error.what();
-  if (const auto start = words.find(": "); start != words.npos) words.remove_prefix(start + 2);
-  words = words.substr(0, words.find("; last read"));
-  fail(fmt::format("broken JSON at byte {} of it: {}", position, words.substr(0, 200)));
+                                const nlohmann::json::exception& error) {
+  fail(fmt::format("broken JSON at byte {} of it: {}", position, reason_of(error)));
 }
 
 }  // namespace penstock::io

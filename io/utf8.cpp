@@ -1,52 +1,62 @@
 #include "io/utf8.hpp"
 
-#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace penstock::io {
 namespace {
 
-// What may follow a first byte (Unicode standard 15, table 3-7). `length` 0: not a first byte.
-struct Lead {
-  std::size_t length = 0;
-  std::uint8_t second_min = 0x80;
-  std::uint8_t second_max = 0xBF;
-};
+std::uint8_t byte_at(std::string_view text, std::size_t at) {
+  return static_cast<std::uint8_t>(text[at]);
+}
 
-Lead lead_of(std::uint8_t byte) {
-  if (byte < 0x80) return {1};
-  if (byte < 0xC2) return {};
-  if (byte < 0xE0) return {2};
-  if (byte == 0xE0) return {3, 0xA0, 0xBF};
-  if (byte == 0xED) return {3, 0x80, 0x9F};
-  if (byte < 0xF0) return {3};
-  if (byte == 0xF0) return {4, 0x90, 0xBF};
-  if (byte < 0xF4) return {4};
-  if (byte == 0xF4) return {4, 0x80, 0x8F};
-  return {};
+// The first byte at or after `at` that is not ASCII.
+std::size_t skip_ascii(std::string_view text, std::size_t at) {
+  for (std::uint64_t word; at + sizeof word <= text.size(); at += sizeof word) {
+    std::memcpy(&word, text.data() + at, sizeof word);
+    if ((word & 0x8080808080808080u) != 0) break;
+  }
+  while (at < text.size() && byte_at(text, at) < 0x80) ++at;
+  return at;
 }
 
 }  // namespace
 
+Utf8Unit scan_utf8(std::string_view text, std::size_t at) {
+  // Unicode standard 15, table 3-7: the range of the second byte depends on the first.
+  const std::uint8_t lead = byte_at(text, at);
+  if (lead < 0x80) return {Utf8Unit::Kind::character, 1};
+  if (lead < 0xC2 || lead > 0xF4) return {Utf8Unit::Kind::invalid, 1};
+  const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  std::uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  std::uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  for (std::size_t i = 1; i < length; ++i) {
+    if (at + i == text.size()) return {Utf8Unit::Kind::truncated, i};
+    const std::uint8_t next = byte_at(text, at + i);
+    if (next < low || next > high) return {Utf8Unit::Kind::invalid, i};
+    low = 0x80;
+    high = 0xBF;
+  }
+  return {Utf8Unit::Kind::character, length};
+}
+
+bool is_valid_utf8(std::string_view text) {
+  for (std::size_t at = skip_ascii(text, 0); at < text.size(); at = skip_ascii(text, at)) {
+    const Utf8Unit unit = scan_utf8(text, at);
+    if (unit.kind != Utf8Unit::Kind::character) return false;
+    at += unit.size_bytes;
+  }
+  return true;
+}
+
 std::string to_valid_utf8(std::string_view bytes) {
   std::string text;
   text.reserve(bytes.size());
-  for (std::size_t i = 0; i < bytes.size();) {
-    const Lead lead = lead_of(static_cast<std::uint8_t>(bytes[i]));
-    std::size_t good = 1;
-    while (good < lead.length && i + good < bytes.size()) {
-      const auto next = static_cast<std::uint8_t>(bytes[i + good]);
-      const std::uint8_t low = good == 1 ? lead.second_min : 0x80;
-      const std::uint8_t high = good == 1 ? lead.second_max : 0xBF;
-      if (next < low || next > high) break;
-      ++good;
-    }
-    if (good == lead.length) {
-      text.append(bytes.substr(i, good));
-    } else {
-      text.append("\xEF\xBF\xBD");
-    }
-    i += good;
+  for (std::size_t at = 0; at < bytes.size();) {
+    const Utf8Unit unit = scan_utf8(bytes, at);
+    text += unit.kind == Utf8Unit::Kind::character ? bytes.substr(at, unit.size_bytes)
+                                                   : kReplacementCharacter;
+    at += unit.size_bytes;
   }
   return text;
 }

@@ -41,6 +41,28 @@ ModelWork whole_model(const StageSetup& setup) {
   return work;
 }
 
+// All sequences of a batch must be able to decode at the same time.
+void check_size(const StageSetup& setup, const BenchOptions& options) {
+  const std::uint64_t length = std::uint64_t{options.prompt_tokens} + options.generated_tokens;
+  if (length > setup.context_limit) {
+    throw UsageError(fmt::format("--prompt {} and --generate {} exceed the context of {}",
+                                 options.prompt_tokens, options.generated_tokens,
+                                 setup.context_limit));
+  }
+  const std::uint64_t blocks = (length + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
+  const std::uint64_t most =
+      std::min<std::uint64_t>(std::uint64_t{setup.options.slots} * setup.options.max_sequences,
+                              setup.options.kv_blocks / blocks);
+  const std::uint32_t batch = *std::max_element(options.batches.begin(), options.batches.end());
+  if (batch > most) {
+    throw UsageError(
+        fmt::format("--batch {} does not run at once: {} slots of {} sequences and a "
+                    "KV cache of {} tokens hold {}",
+                    batch, setup.options.slots, setup.options.max_sequences,
+                    std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens, most));
+  }
+}
+
 PipelineTotals run_phase(comm::Endpoint& endpoint, StageSetup& setup, BenchWorkload& workload) {
   if (endpoint.control->member() == 0) {
     return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload);
@@ -116,13 +138,16 @@ void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits
 }  // namespace
 
 double prefill_limit(const StageSetup& setup, const model::MachineLimits& machine,
-                     const BenchOptions& options) {
+                     const BenchOptions& options, std::uint32_t batch) {
   const ModelWork work = whole_model(setup);
   const double attended = (static_cast<double>(options.prompt_tokens) + 1) / 2;
   // Only a prompt's last token goes through the head.
   const double head = (work.flops - work.body_flops) / options.prompt_tokens;
   const double flops = work.body_flops + head + work.attention_flops_per_position * attended;
-  const double bytes = work.weight_bytes / setup.options.max_step_tokens;
+  // The weights are read once a step.
+  const double step_tokens = std::min<double>(setup.options.max_step_tokens,
+                                              static_cast<double>(batch) * options.prompt_tokens);
+  const double bytes = work.weight_bytes / step_tokens;
   return 1.0 / std::max(flops / machine.flops_per_second, bytes / machine.bytes_per_second);
 }
 
@@ -158,15 +183,9 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
 
 int run_bench(const comm::World& world, const BenchOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
-  run_stages(world, layout, [&](comm::Endpoint& endpoint) {
+  return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
     StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
-    agree_on(endpoint, "the size of the benchmark", [&] {
-      if (options.prompt_tokens + options.generated_tokens > setup.context_limit) {
-        throw UsageError(fmt::format("--prompt {} and --generate {} exceed the context of {}",
-                                     options.prompt_tokens, options.generated_tokens,
-                                     setup.context_limit));
-      }
-    });
+    agree_on(endpoint, "the size of the benchmark", [&] { check_size(setup, options); });
     const model::MachineLimits machine = measure_all(endpoint, setup);
     std::vector<BenchRow> rows;
     for (const std::uint32_t batch : options.batches) {
@@ -181,14 +200,14 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
       row.prefill_tokens_per_s =
           static_cast<double>(batch) * options.prompt_tokens / prefill.prefill_seconds();
       row.decode_tokens_per_s = decode.decode_tokens_per_second();
-      row.prefill_limit = prefill_limit(setup, machine, options);
+      row.prefill_limit = prefill_limit(setup, machine, options, batch);
       row.decode_limit = decode_limit(setup, machine, options, batch);
       row.decode_ledger = steady_ledger(totals, setup);
       rows.push_back(std::move(row));
     }
     if (endpoint.control->member() == 0) print_results(rows, machine, setup, options);
+    return 0;
   });
-  return 0;
 }
 
 }  // namespace penstock::jobs

@@ -33,7 +33,7 @@ struct BenchRow {
 // Tokens/s that limits allow: arithmetic and memory each at their full measured rate, the slower
 // of the two counts; weights are read once a step, each sequence's KV once a token.
 double prefill_limit(const StageSetup& setup, const model::MachineLimits& machine,
-                     const BenchOptions& options);
+                     const BenchOptions& options, std::uint32_t batch);
 double decode_limit(const StageSetup& setup, const model::MachineLimits& machine,
                     const BenchOptions& options, std::uint32_t batch);
 

@@ -55,26 +55,9 @@ Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
       size_(std::min(input.size(), options.limit)) {}
 
 std::optional<DatasetItem> Dataset::next() {
-  if (peek() == nullptr) return std::nullopt;
-  DatasetItem item = std::move(ahead_.front());
-  ahead_.pop_front();
-  ++taken_;
-  return item;
-}
-
-const DatasetItem* Dataset::peek() {
-  if (ahead_.empty()) read_one();
-  return ahead_.empty() ? nullptr : &ahead_.front();
-}
-
-bool Dataset::prefetch() { return ahead_.size() < options_.look_ahead && read_one(); }
-
-bool Dataset::read_one() {
-  if (position_ == order_.size() && !load_window()) return false;
-  const std::uint32_t position = order_[position_];
-  ahead_.push_back(make_item(entries_[position], window_begin_ + position));
-  ++position_;
-  return true;
+  if (position_ == order_.size() && !load_window()) return std::nullopt;
+  const std::uint32_t position = order_[position_++];
+  return make_item(entries_[position], window_begin_ + position);
 }
 
 bool Dataset::load_window() {
@@ -89,8 +72,8 @@ bool Dataset::load_window() {
 }
 
 DatasetItem Dataset::make_item(const io::IndexEntry& entry, std::uint64_t index) const {
-  const std::string line = input_->line(entry);
   try {
+    const std::string line = input_->line(entry);
     return builder_->build(io::parse_record(line, format_), index, entry.line);
   } catch (const io::RecordError& error) {
     return FailedRecord{index, entry.line, error.id, error.what()};

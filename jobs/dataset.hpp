@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <variant>
 #include <vector>
@@ -23,31 +22,22 @@ std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entri
 struct DatasetOptions {
   std::uint64_t limit = UINT64_MAX;      // only the first records of the input
   std::uint32_t window_records = 65536;  // ordered together
-  std::uint32_t look_ahead = 64;         // items tokenized ahead at most
 };
 
-// The ordered stream of requests of one driver. Memory is bounded by a window's entries and the
-// look-ahead. Not thread-safe. A broken record is an item; a broken input is an io::FileError.
+// The ordered stream of requests of one driver. Memory is bounded by a window's entries.
+// Not thread-safe. A broken record is an item; a broken input is an io::FileError.
 class Dataset {
  public:
   // `input` and `builder` must outlive the dataset.
   Dataset(const io::IndexedInput& input, io::InputFormat format, const RequestBuilder& builder,
           const DatasetOptions& options);
 
-  std::uint64_t size() const { return size_; }    // records to work on, limit applied
-  std::uint64_t taken() const { return taken_; }  // of them, given out by next()
-  bool done() const { return taken_ == size_; }
+  std::uint64_t size() const { return size_; }  // records to work on, limit applied
 
   // The next item, empty at the end.
   std::optional<DatasetItem> next();
-  // What next() will give; nullptr at the end. Valid until next().
-  const DatasetItem* peek();
-  // Tokenizes one more item ahead; false when the look-ahead is full or the input is at its end.
-  // For moments in which the driver has nothing better to do.
-  bool prefetch();
 
  private:
-  bool read_one();
   bool load_window();
   DatasetItem make_item(const io::IndexEntry& entry, std::uint64_t index) const;
 
@@ -56,12 +46,10 @@ class Dataset {
   const RequestBuilder* builder_;
   DatasetOptions options_;
   std::uint64_t size_ = 0;
-  std::uint64_t taken_ = 0;
   std::uint64_t window_begin_ = 0;  // index of the window's first record
   std::vector<io::IndexEntry> entries_;
   std::vector<std::uint32_t> order_;
   std::size_t position_ = 0;  // in order_
-  std::deque<DatasetItem> ahead_;
 };
 
 }  // namespace penstock::jobs

@@ -1,8 +1,11 @@
 #include "jobs/job_folder.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <random>
 #include <regex>
 #include <system_error>
 #include <vector>
@@ -29,16 +32,34 @@ bool is_own(const std::string& name) {
          std::regex_match(name, scratch);
 }
 
-void remove_folder(const std::string& folder) {
+// The files of a folder, and whether all of them are ours.
+std::vector<fs::path> files_of(const std::string& folder, bool& all_own) {
   std::error_code error;
-  std::vector<fs::path> own;
+  std::vector<fs::path> files;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
-    if (is_own(entry->path().filename().string())) own.push_back(entry->path());
+    files.push_back(entry->path());
   }
-  if (error) return;  // not a folder
-  for (const fs::path& path : own) fs::remove(path, error);
-  fs::remove(folder, error);  // fails, rightly, if somebody else's files are in it
+  all_own = !error && std::all_of(files.begin(), files.end(), [](const fs::path& file) {
+    return is_own(file.filename().string());
+  });
+  return files;
+}
+
+// Leaves a folder alone that holds files of others.
+void remove_folder(const std::string& folder) {
+  bool all_own = false;
+  const std::vector<fs::path> files = files_of(folder, all_own);
+  if (!all_own) return;
+  std::error_code error;
+  for (const fs::path& path : files) fs::remove(path, error);
+  fs::remove(folder, error);
+}
+
+// A name that nobody can foresee, since the folder may be one that many write to.
+std::string random_suffix() {
+  std::random_device random;
+  return fmt::format("{:08x}", random());
 }
 
 // Whether something is there, as far as can be seen; what cannot be seen cannot be written either.
@@ -57,8 +78,6 @@ std::string_view to_string(JobState state) {
   switch (state) {
     case JobState::running:
       return "running";
-    case JobState::again:
-      return "again";
     case JobState::done:
       return "done";
     case JobState::errors:
@@ -70,28 +89,28 @@ std::string_view to_string(JobState state) {
 }
 
 JobFolder::JobFolder(const std::string& output, bool fresh)
-    : output_(output), folder_(output + ".job") {
+    : output_(output), final_(output + ".job") {
   const fs::file_status there = status_of(output_);
   if (fs::is_directory(there)) throw io::FileError(output_, "is a folder; --output names a file");
   if (fs::exists(there) && !fs::is_regular_file(there)) {
     // Never removed, not even by --fresh: /dev/null, a pipe, …
     throw io::FileError(output_, "is not a regular file; --output names a file to be made");
   }
-  std::error_code error;
-  if (fresh) {
-    fs::remove(output_, error);
-    if (error) throw io::FileError(output_, "cannot be removed: " + error.message());
-    remove_folder(folder_);
-    if (fs::exists(status_of(folder_))) {
-      throw io::FileError(
-          folder_,
-          "is not what a run of penstock left, or holds files of others, so --fresh "
-          "leaves it; move it away or choose another --output");
-    }
-  }
-  if (fs::exists(status_of(output_))) {
+  const bool old_output = fs::exists(there);
+  const bool old_folder = fs::exists(status_of(final_));
+  if (!fresh && old_output) {
     throw io::FileError(output_, "exists already; --fresh replaces it and starts over");
   }
+  bool all_own = false;
+  if (fresh && old_folder) files_of(final_, all_own);
+  if (fresh && old_folder && !all_own) {
+    throw io::FileError(final_,
+                        "is not what a run of penstock left, or holds files of others, so --fresh "
+                        "leaves it; move it away or choose another --output");
+  }
+  // What an earlier run left stays until this one begins.
+  folder_ = old_output || (fresh && old_folder) ? final_ + "." + random_suffix() : final_;
+  std::error_code error;
   // False: it is there already, whether from an earlier run or from one that began just now.
   if (fs::create_directory(folder_, error)) return;
   if (error) throw io::FileError(folder_, "cannot be created: " + error.message());
@@ -99,8 +118,21 @@ JobFolder::JobFolder(const std::string& output, bool fresh)
                       "holds the files of an earlier run; --fresh removes them and starts over");
 }
 
+void JobFolder::begin() {
+  if (folder_ != final_) {
+    std::error_code error;
+    fs::remove(output_, error);
+    if (error) throw io::FileError(output_, "cannot be removed: " + error.message());
+    remove_folder(final_);
+    fs::rename(folder_, final_, error);
+    if (error) throw io::FileError(final_, "cannot be replaced: " + error.message());
+    folder_ = final_;
+  }
+  begun_ = true;
+}
+
 JobFolder::~JobFolder() {
-  if (!keep_) remove_folder(folder_);
+  if (!begun_) remove_folder(folder_);
 }
 
 std::string JobFolder::file(std::string_view name) const {

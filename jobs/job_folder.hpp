@@ -7,7 +7,7 @@
 
 namespace penstock::jobs {
 
-enum class JobState { running, again, done, errors, broken };
+enum class JobState { running, done, errors, broken };
 std::string_view to_string(JobState state);
 
 struct JobCounts {
@@ -26,16 +26,17 @@ struct JobCounts {
 class JobFolder {
  public:
   // Creates the folder. Refuses, with io::FileError, an output or a job that is there already,
-  // unless `fresh`: then both are removed.
+  // unless `fresh`: then they stay until begin(), and this folder has another name until then.
   JobFolder(const std::string& output, bool fresh);
-  // Removes the folder again unless keep() was called: a job that never began leaves nothing.
+  // Removes the folder again unless begin() was called: a job that never began leaves nothing, and
+  // has destroyed nothing.
   ~JobFolder();
   JobFolder(const JobFolder&) = delete;
   JobFolder& operator=(const JobFolder&) = delete;
 
-  void keep() { keep_ = true; }
+  // The job begins: removes what `fresh` is to replace. Files that are open stay so.
+  void begin();
 
-  const std::string& output() const { return output_; }
   const std::string& path() const { return folder_; }
   std::string file(std::string_view name) const;
 
@@ -44,8 +45,9 @@ class JobFolder {
 
  private:
   std::string output_;
-  std::string folder_;
-  bool keep_ = false;
+  std::string final_;   // O.job
+  std::string folder_;  // where the files are now
+  bool begun_ = false;
 };
 
 }  // namespace penstock::jobs

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -16,6 +17,11 @@
 namespace penstock::jobs {
 namespace {
 
+// The others wait this long while stage 0 ends its part, such as the merge of the answers.
+constexpr std::chrono::minutes kEndTimeout{60};
+// Threads of one process; more are surely a slip.
+constexpr int kMostThreads = 256;
+
 // One failure makes others: a thread that ends lets its peers' waits fail, and agree() throws on
 // every member. The cause is the first that is not such an echo; if all could be echoes, the first.
 bool is_echo(const std::exception_ptr& failure) {
@@ -28,6 +34,13 @@ bool is_echo(const std::exception_ptr& failure) {
   } catch (...) {
     return false;
   }
+}
+
+// Members leave together: the last thing they do is to tell each other that they have ended.
+int run_body(comm::Endpoint& endpoint, const std::function<int(comm::Endpoint&)>& body) {
+  const int mine = body(endpoint);
+  return std::stoi(
+      endpoint.control->all_gather(std::to_string(mine), "the end of the run", kEndTimeout)[0]);
 }
 
 }  // namespace
@@ -65,6 +78,9 @@ Layout choose_layout(int world_size, int launched_size, LinkKind kind, int stage
                       "were started: start one, or use --link mpi",
                       world_size));
     }
+    if (stages > kMostThreads) {
+      throw UsageError(fmt::format("--stages {} in one process: at most {}", stages, kMostThreads));
+    }
     return {kind, stages == 0 ? 1 : stages};
   }
   if (stages != 0 && stages != world_size) {
@@ -76,15 +92,17 @@ Layout choose_layout(int world_size, int launched_size, LinkKind kind, int stage
   return {kind, world_size};
 }
 
-void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body) {
+int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body) {
   std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
   std::mutex mutex;
   std::vector<std::exception_ptr> failures;  // in the order of time
+  int result = 0;
   const auto run = [&](std::size_t stage) {
     // Lives longer than the catch: the peers' waits fail after the cause has been noted.
     comm::Endpoint endpoint = std::move(endpoints[stage]);
     try {
-      body(endpoint);
+      const int common = run_body(endpoint, body);
+      if (stage == 0) result = common;
     } catch (...) {
       const std::lock_guard lock(mutex);
       failures.push_back(std::current_exception());
@@ -92,22 +110,26 @@ void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body) {
   };
   {
     std::vector<std::jthread> threads;
-    for (std::size_t stage = 1; stage < endpoints.size(); ++stage) threads.emplace_back(run, stage);
+    try {
+      for (std::size_t stage = 1; stage < endpoints.size(); ++stage) {
+        threads.emplace_back(run, stage);
+      }
+    } catch (...) {  // no more threads: those that run must not wait for the others
+      endpoints.clear();
+      throw;
+    }
     run(0);
   }
-  if (failures.empty()) return;
+  if (failures.empty()) return result;
   const auto cause = std::find_if_not(failures.begin(), failures.end(), is_echo);
   std::rethrow_exception(cause == failures.end() ? failures.front() : *cause);
 }
 
-void run_stages(const comm::World& world, const Layout& layout,
-                const std::function<void(comm::Endpoint&)>& body) {
-  if (layout.link == LinkKind::local) {
-    run_threads(layout.stages, body);
-  } else {
-    comm::Endpoint endpoint = comm::mpi_endpoint(world);
-    body(endpoint);
-  }
+int run_stages(const comm::World& world, const Layout& layout,
+               const std::function<int(comm::Endpoint&)>& body) {
+  if (layout.link == LinkKind::local) return run_threads(layout.stages, body);
+  comm::Endpoint endpoint = comm::mpi_endpoint(world);
+  return run_body(endpoint, body);
 }
 
 }  // namespace penstock::jobs

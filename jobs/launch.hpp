@@ -31,12 +31,13 @@ class UsageError : public std::runtime_error {
 };
 
 // Runs `body` with the endpoint of each stage of this process: on the calling thread for mpi, on
-// a thread a stage for local (stage 0 on the calling one). Collective for mpi. An exception that
-// ends one thread ends the waits of the others; the first cause is rethrown.
-void run_stages(const comm::World& world, const Layout& layout,
-                const std::function<void(comm::Endpoint&)>& body);
+// a thread a stage for local (stage 0 on the calling one). Returns, on every rank, what stage 0's
+// body returned, after all bodies have ended. Collective for mpi. An exception that ends one
+// thread ends the waits of the others; the first cause is rethrown.
+int run_stages(const comm::World& world, const Layout& layout,
+               const std::function<int(comm::Endpoint&)>& body);
 
 // run_stages for LinkKind::local; needs no MPI.
-void run_threads(int stages, const std::function<void(comm::Endpoint&)>& body);
+int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body);
 
 }  // namespace penstock::jobs

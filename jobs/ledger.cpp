@@ -22,9 +22,9 @@ double LedgerTotals::fraction(Share share) const {
   return whole > 0 ? (*this)[share] / whole : 0.0;
 }
 
-LedgerTotals& LedgerTotals::operator+=(const LedgerTotals& other) {
-  for (std::size_t i = 0; i < kShares; ++i) seconds[i] += other.seconds[i];
-  return *this;
+double LedgerTotals::waiting() const {
+  return fraction(Share::wait_upstream) + fraction(Share::wait_downstream) +
+         fraction(Share::starved) + fraction(Share::drain);
 }
 
 LedgerTotals operator-(LedgerTotals a, const LedgerTotals& b) {

@@ -10,11 +10,12 @@ namespace penstock::jobs {
 
 // Where a stage's wall time goes.
 enum class Share : std::size_t {
-  compute,          // the layers, the sampler; on the driver also planning and tokenizing
+  compute,          // the layers and the sampler
   wait_upstream,    // no activations yet
-  wait_downstream,  // the next stage has not taken the last ones
+  wait_downstream,  // the next stage has not taken the last ones; on the driver: no tokens yet
   communication,    // inside sends, receives, control messages
-  starved,          // nothing is planned: too few records are in flight
+  starved,          // nothing is planned: too few records are in flight; on the driver: planning,
+                    // reading, tokenizing
   drain,            // nothing is planned: the dataset is at its end
 };
 inline constexpr std::size_t kShares = 6;
@@ -27,7 +28,7 @@ struct LedgerTotals {
   double operator[](Share share) const { return seconds[static_cast<std::size_t>(share)]; }
   double total() const;
   double fraction(Share share) const;  // of total(); 0 when that is 0
-  LedgerTotals& operator+=(const LedgerTotals& other);
+  double waiting() const;              // fraction of all that is neither compute nor communication
 };
 LedgerTotals operator-(LedgerTotals a, const LedgerTotals& b);  // for recent shares
 void to_json(nlohmann::json& json, const LedgerTotals& totals);

@@ -145,16 +145,7 @@ void Progress::finish(const ProgressCounts& counts, Time now) {
   if (mode_ == ProgressMode::none) return;
   show(view(counts, now, {start_, 0, 0}));  // the rates of the whole run
   if (mode_ == ProgressMode::bar) print_("\n");
-  shown_.clear();
   mode_ = ProgressMode::none;
-}
-
-void Progress::message(std::string_view line) {
-  if (shown_.empty()) {
-    print_(fmt::format("{}\n", line));
-  } else {
-    print_(fmt::format("\r\x1b[K{}\n{}", line, shown_));
-  }
 }
 
 ProgressView Progress::view(const ProgressCounts& counts, Time now, const Sample& since) const {
@@ -178,8 +169,7 @@ ProgressView Progress::view(const ProgressCounts& counts, Time now, const Sample
 void Progress::show(const ProgressView& view) {
   if (mode_ == ProgressMode::bar) {
     // The last column stays free: some terminals wrap when it is written.
-    shown_ = format_bar(view, width_() - 1);
-    print_("\r" + shown_ + "\x1b[K");
+    print_("\r" + format_bar(view, width_() - 1) + "\x1b[K");
   } else {
     print_(format_line(view) + "\n");
   }

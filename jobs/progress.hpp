@@ -59,8 +59,6 @@ class Progress {
   bool due(Time now) const;  // whether update() would print; spares collecting the counts
   // The last bar or line, with the rates of the whole run.
   void finish(const ProgressCounts& counts, Time now);
-  // Prints a line of somebody else's without tearing the bar.
-  void message(std::string_view line);
 
  private:
   struct Sample {
@@ -76,7 +74,6 @@ class Progress {
   Print print_;
   std::function<int()> width_;
   std::deque<Sample> samples_;  // of the last moments, for rates
-  std::string shown_;           // the bar on the screen
 };
 
 }  // namespace penstock::jobs

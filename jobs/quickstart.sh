@@ -19,12 +19,17 @@ esac
 if [ "$offline" = no ]; then install_packages $penstock_packages; fi
 
 echo "building …"
-cmake --preset cpu-release -DPENSTOCK_TESTS=OFF -DCMAKE_CXX_COMPILER_LAUNCHER=ccache >build-quickstart.log 2>&1 || { cat build-quickstart.log; exit 1; }
-cmake --build --preset cpu-release --target penstock >build-quickstart.log 2>&1 || { tail -n 40 build-quickstart.log; exit 1; }
-rm -f build-quickstart.log
-penstock=build/cpu-release/penstock
 folder=build/quickstart
 mkdir -p "$folder"
+launcher=""
+if command -v ccache >/dev/null; then launcher=ccache; fi
+if ! { cmake --preset cpu-release -DPENSTOCK_TESTS=OFF -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" &&
+       cmake --build --preset cpu-release --target penstock; } >"$folder/build.log" 2>&1; then
+  tail -n 40 "$folder/build.log"
+  echo "the build failed; all of it is in $folder/build.log" >&2
+  exit 1
+fi
+penstock=build/cpu-release/penstock
 
 model="$folder/SmolLM2-135M-Instruct.h5"
 if [ "$offline" = no ] && [ ! -f "$model" ]; then

@@ -197,12 +197,14 @@ std::string format_ledger(const std::vector<StageLedger>& stages, int width) {
     std::replace(title.begin(), title.end(), '_', ' ');
     table.add_column(std::move(title));
   }
+  table.add_column("waits");
   table.add_column("total");
   for (const StageLedger& stage : stages) {
     std::vector<std::string> cells = {std::to_string(stage.stage), std::to_string(stage.rank)};
     for (std::size_t i = 0; i < kShares; ++i) {
       cells.push_back(fmt::format("{:.1f}", 100.0 * stage.totals.fraction(static_cast<Share>(i))));
     }
+    cells.push_back(fmt::format("{:.1f}", 100.0 * stage.totals.waiting()));
     cells.push_back(format_duration(stage.totals.total()));
     table.add_row(cells);
   }

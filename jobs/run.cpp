@@ -23,8 +23,8 @@
 namespace penstock::jobs {
 namespace {
 
-// The others wait this long while the driver merges the journal.
-constexpr std::chrono::minutes kMergeTimeout{60};
+// How often finished rows go to the journal, and the counts to the state, which costs a sync.
+constexpr std::chrono::seconds kFlushInterval{1};
 constexpr std::chrono::seconds kStateInterval{5};
 
 // What the driver's side of a job is made of: opened in this order, before any weights are read,
@@ -74,12 +74,12 @@ class DriverJob {
   }
 
   void begin(const StageSetup& setup, const Layout& layout) {
-    folder_->keep();
+    folder_->begin();
     write_manifest(setup);
     folder_->write_state(JobState::running, counts());
-    for (const std::string& warning : setup.warnings) print("warning: " + warning + "\n");
     stages_ = setup.reports;
     if (!options_.quiet) {
+      for (const std::string& warning : setup.warnings) print("warning: " + warning + "\n");
       print(format_header(header(setup, layout), terminal_width()));
       if (options_.verbose) print(format_reads(stages_, setup.checkpoint.size_bytes()));
     }
@@ -93,6 +93,15 @@ class DriverJob {
   }
 
   Workload& workload() { return *workload_; }
+
+  // The run ends by an exception: the state says so, as well as the disk allows.
+  void fail() noexcept {
+    try {
+      journal_->flush();
+      folder_->write_state(JobState::broken, counts());
+    } catch (...) {  // the first cause is what the user needs to hear
+    }
+  }
 
   // Merges the journal into the output. Returns the exit code.
   int finish(const PipelineTotals& totals) {
@@ -114,10 +123,18 @@ class DriverJob {
 
   // --fresh would remove it.
   void refuse_output_that_is(std::string_view what, const std::string& path) const {
+    namespace fs = std::filesystem;
     std::error_code error;  // one of them is not there: two files
-    if (std::filesystem::equivalent(options_.output, path, error)) {
+    if (fs::equivalent(options_.output, path, error)) {
       throw UsageError(
           fmt::format("--output {} is the {} itself; name another file", options_.output, what));
+    }
+    const fs::path folder = fs::absolute(path, error).parent_path();
+    if (fs::equivalent(options_.output + ".job", folder, error)) {
+      throw UsageError(
+          fmt::format("the {} {} lies in {}.job, which this run would remove; move "
+                      "it, or name another --output",
+                      what, path, options_.output));
     }
   }
 
@@ -136,9 +153,12 @@ class DriverJob {
     const Ledger::Time now = steady_now();
     if (progress_->due(now)) progress_->update(progress_counts(busy), now);
     busy_ = busy;
+    if (now >= next_flush_) {
+      next_flush_ = now + kFlushInterval;
+      journal_->flush();
+    }
     if (now < next_state_) return;
     next_state_ = now + kStateInterval;
-    journal_->flush();
     folder_->write_state(JobState::running, counts());
   }
 
@@ -253,6 +273,7 @@ class DriverJob {
   std::vector<StageReport> stages_;
   std::vector<double> busy_;
   Ledger::Time started_{};
+  Ledger::Time next_flush_{};
   Ledger::Time next_state_{};
   double load_seconds_ = 0;
 };
@@ -261,28 +282,28 @@ class DriverJob {
 
 int run_generate(const comm::World& world, const RunOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
-  int exit_code = 0;
-  run_stages(world, layout, [&](comm::Endpoint& endpoint) {
+  return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
     const bool is_driver = endpoint.control->member() == 0;
     std::optional<DriverJob> job;
     agree_on(endpoint, "opening checkpoint, input and output", [&] {
       if (is_driver) job.emplace(options);
     });
     StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
-    int code = 0;
-    if (is_driver) {
-      job->begin(setup, layout);
-      const PipelineTotals totals =
-          run_driver(endpoint, *setup.stage, setup.options, setup.cost, job->workload());
-      code = job->finish(totals);
-    } else {
+    agree_on(endpoint, "beginning the job", [&] {
+      if (is_driver) job->begin(setup, layout);
+    });
+    if (!is_driver) {
       run_stage(endpoint, *setup.stage, setup.options);
+      return 0;
     }
-    const std::vector<std::string> codes =
-        endpoint.control->all_gather(std::to_string(code), "the end of the run", kMergeTimeout);
-    if (is_driver || layout.link == LinkKind::mpi) exit_code = std::stoi(codes[0]);
+    try {
+      return job->finish(
+          run_driver(endpoint, *setup.stage, setup.options, setup.cost, job->workload()));
+    } catch (...) {
+      job->fail();
+      throw;
+    }
   });
-  return exit_code;
 }
 
 }  // namespace penstock::jobs

@@ -93,6 +93,12 @@ bool Scheduler::add(Work work) {
 
 bool Scheduler::in_flight(std::uint32_t slot) const { return slots_.at(slot).busy; }
 
+bool Scheduler::draining() const {
+  return exhausted_ && waiting_.empty() &&
+         std::any_of(slots_.begin(), slots_.end(),
+                     [](const Slot& slot) { return slot.running.empty(); });
+}
+
 model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   Slot& slot = slots_.at(slot_index);
   if (slot.busy) throw std::logic_error("a slot was planned before its last step was complete");

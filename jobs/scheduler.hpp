@@ -56,9 +56,10 @@ class Scheduler {
   // Queues a record behind those queued before. False, and not queued, if its prompt alone can
   // never fit the KV memory.
   bool add(Work work);
-  // The dataset holds nothing more. Plans say `draining` once nothing waits for admission either.
+  // The dataset holds nothing more.
   void set_exhausted() { exhausted_ = true; }
-  bool draining() const { return exhausted_ && waiting_.empty(); }
+  // The pipeline runs empty: a slot has nothing to do, and nothing is left to be admitted.
+  bool draining() const;
 
   model::StepPlan plan(std::uint32_t slot);
   bool in_flight(std::uint32_t slot) const;

@@ -5,6 +5,13 @@
 #include <utility>
 
 namespace penstock::jobs {
+namespace {
+
+// Between layers messages are moved no more often than this: a poll of the network may cost more
+// than a small layer.
+constexpr std::chrono::microseconds kPumpInterval{50};
+
+}  // namespace
 
 StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
                            const PipelineOptions& options, std::function<bool()> pump)
@@ -13,12 +20,7 @@ StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
       options_(options),
       pump_(std::move(pump)),
       ledger_(steady_now()) {
-  if (endpoint_.next) {
-    out_.resize(options_.slots);
-    for (OutBuffer& buffer : out_) {
-      buffer.bytes.resize(options_.max_step_tokens * stage_.activation_row_bytes());
-    }
-  }
+  if (endpoint_.next) out_.resize(options_.slots);
 }
 
 void StageContext::wait(Share share, const std::function<bool()>& done,
@@ -53,13 +55,17 @@ void StageContext::compute(const model::StepPlan& plan, std::span<const std::byt
   OutBuffer* buffer = endpoint_.next ? &free_buffer(plan) : nullptr;
   std::span<std::byte> out;
   if (buffer != nullptr) {
-    out = std::span(buffer->bytes).first(plan.rows() * stage_.activation_row_bytes());
+    buffer->bytes.resize(plan.rows() * stage_.activation_row_bytes());
+    out = buffer->bytes;
   }
   {
     const LedgerScope scope(ledger_, Share::compute, steady_now);
+    Ledger::Time last = steady_now();
     stage_.forward(plan, in, out, [&] {
+      if (steady_now() - last < kPumpInterval) return;
       const LedgerScope moving(ledger_, Share::communication, steady_now);
       pump_();
+      last = steady_now();
     });
   }
   if (buffer != nullptr) {

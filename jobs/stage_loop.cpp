@@ -18,11 +18,7 @@ class StageLoop {
       : endpoint_(endpoint),
         stage_(stage),
         context_(endpoint, stage, options, [this] { return pump(); }),
-        in_(options.slots) {
-    for (auto& buffer : in_) {
-      buffer.resize(options.max_step_tokens * stage.activation_row_bytes());
-    }
-  }
+        in_(options.slots) {}
 
   void run() {
     bool draining = false;
@@ -65,9 +61,14 @@ class StageLoop {
       arrived = true;
       switch (kind_of(message->bytes)) {
         case MessageKind::plan: {
+          if (steps_.size() == in_.size()) {
+            throw comm::CommError(fmt::format("{} has more steps under way than the {} slots",
+                                              endpoint_.control->describe(0), in_.size()));
+          }
           Step step{parse_plan(message->bytes), {}, 0};
-          step.in = std::span(in_[next_in_++ % in_.size()])
-                        .first(step.plan.rows() * stage_.activation_row_bytes());
+          std::vector<std::byte>& buffer = in_[next_in_++ % in_.size()];
+          buffer.resize(step.plan.rows() * stage_.activation_row_bytes());
+          step.in = buffer;
           step.ticket = endpoint_.previous->receive(step.in);
           steps_.push_back(std::move(step));
           break;

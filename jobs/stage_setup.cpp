@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +10,7 @@
 #include "io/error.hpp"
 #include "jobs/stage_context.hpp"
 #include "model/error.hpp"
+#include "model/host_memory.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -21,17 +21,6 @@ using nlohmann::json;
 constexpr std::chrono::minutes kLoadTimeout{60};
 // Tokens of a sequence that the default cache has room for.
 constexpr std::uint64_t kUsualContext = 2048;
-
-std::uint64_t available_memory() {
-  std::ifstream info("/proc/meminfo");
-  std::string name;
-  std::uint64_t kilobytes = 0;
-  while (info >> name >> kilobytes) {
-    if (name == "MemAvailable:") return kilobytes * 1024;
-    info.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  return 0;
-}
 
 json to_json(const StageReport& report) {
   return {{"rank", report.rank},
@@ -67,9 +56,15 @@ io::DType compute_dtype(const PipelineChoice& choice, io::DType stored) {
   return dtype;
 }
 
+// What each of a node's ranks may still take. All must ask before any of them takes it.
+std::uint64_t memory_share(int node_ranks) {
+  return model::available_memory_bytes() / static_cast<std::uint64_t>(node_ranks);
+}
+
 // KV blocks that this stage has memory for.
 std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& choice,
-                                int sharers) {
+                                int node_ranks) {
+  const std::uint64_t share = memory_share(node_ranks);
   const std::uint64_t block_bytes = setup.stage->kv_block_bytes();
   if (choice.kv_memory > 0) {
     const std::uint64_t blocks = choice.kv_memory / block_bytes;
@@ -77,14 +72,19 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
       throw UsageError(fmt::format("--kv-memory {} holds no KV block of {}: give more",
                                    format_bytes(choice.kv_memory), format_bytes(block_bytes)));
     }
+    if (blocks * block_bytes > share) {
+      throw UsageError(
+          fmt::format("--kv-memory {} is more than the {} that each of the {} ranks on this node "
+                      "can still have: give less, or start fewer ranks on a node",
+                      format_bytes(choice.kv_memory), format_bytes(share), node_ranks));
+    }
     return blocks;
   }
   const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
   const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
       std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
-  const std::uint64_t half = available_memory() / 2 / static_cast<std::uint64_t>(sharers);
-  return std::clamp<std::uint64_t>(half / block_bytes, 1, useful);
+  return std::clamp<std::uint64_t>(share / 2 / block_bytes, 1, useful);
 }
 
 // A model for the balance of steps, where only ratios count; measured limits belong to bench.
@@ -107,6 +107,23 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
   endpoint.control->agree(ok, text, what, kLoadTimeout);
 }
 
+// What every stage of a pipeline must see alike: option files and copies of the checkpoint may
+// differ from host to host.
+void agree_on_inputs(comm::Endpoint& endpoint, const json& mine) {
+  std::vector<json> all;
+  for (const std::string& text :
+       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
+    all.push_back(json::parse(text));
+  }
+  agree_on(endpoint, "comparing the options", [&] {
+    for (const auto& [name, value] : mine.items()) {
+      if (value == all[0].at(name)) continue;
+      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
+                                   name, value.dump(), all[0].at(name).dump()));
+    }
+  });
+}
+
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const PipelineChoice& choice) {
   const Ledger::Time begin = steady_now();
@@ -127,6 +144,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
       throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
     }
     config = model::from_attributes(checkpoint->header().config);
+    stage_options.memory_bytes = memory_share(node_ranks);
     stage_options.dtype = compute_dtype(choice, checkpoint->header().dtype);
     stage_options.kv_dtype = choice.kv_dtype.value_or(stage_options.dtype);
     if (stage_options.kv_dtype == io::DType::f16) {
@@ -141,6 +159,13 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     options.max_step_tokens = choice.max_step_tokens;
     options.max_sequences = std::min(options.max_sequences, options.max_step_tokens);
   });
+
+  agree_on_inputs(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
+                             {"--dtype", io::to_string(stage_options.dtype)},
+                             {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
+                             {"--slots", options.slots},
+                             {"--max-step-tokens", options.max_step_tokens},
+                             {"--max-context", context_limit}});
 
   const model::StageRange range = ranges[static_cast<std::size_t>(member)];
   report.rank = world.rank();

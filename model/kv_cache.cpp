@@ -9,7 +9,7 @@
 
 namespace penstock::model {
 
-KvCache::KvCache(const KvLayout& layout, std::size_t layers, std::uint32_t blocks, int threads)
+KvCache::KvCache(const KvLayout& layout, std::size_t layers, std::uint32_t blocks)
     : blocks_(blocks) {
   if (blocks == 0) throw ModelError("a KV cache of no blocks holds no sequence");
   const std::size_t block_bytes = layout.block_bytes() * layers;
@@ -22,7 +22,7 @@ KvCache::KvCache(const KvLayout& layout, std::size_t layers, std::uint32_t block
         blocks, kKvBlockTokens, block_bytes, available));
   }
   layer_bytes_ = layout.block_bytes() * blocks;
-  buffer_ = HostBuffer(layer_bytes_ * layers, threads, "the KV cache");
+  buffer_ = HostBuffer::lazy(layer_bytes_ * layers, "the KV cache");
 }
 
 }  // namespace penstock::model

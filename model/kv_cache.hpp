@@ -9,12 +9,13 @@
 namespace penstock::model {
 
 // The paged KV cache of one stage: for each of its layers, blocks of kKvBlockTokens tokens. Which
-// block belongs to whom is the plan's business. On the host; zeroed when it is made.
+// block belongs to whom is the plan's business. On the host; blocks take memory when they are first
+// written.
 class KvCache {
  public:
   KvCache() = default;
   // Throws ModelError when memory does not suffice, saying how much it takes and how much there is.
-  KvCache(const KvLayout& layout, std::size_t layers, std::uint32_t blocks, int threads);
+  KvCache(const KvLayout& layout, std::size_t layers, std::uint32_t blocks);
 
   std::uint32_t blocks() const { return blocks_; }
   std::byte* layer(std::size_t index) const { return buffer_.data() + index * layer_bytes_; }

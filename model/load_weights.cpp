@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "model/error.hpp"
-#include "model/host_memory.hpp"
 
 namespace penstock::model {
 namespace {
@@ -50,7 +49,6 @@ WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelCo
       dtype_(options.dtype),
       threads_(options.threads),
       progress_(&progress) {
-  std::uint64_t needed = 0;
   if (checkpoint.header().no_data) {
     throw ModelError(fmt::format("{}: holds shapes only, no weights", checkpoint.path()));
   }
@@ -67,14 +65,7 @@ WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelCo
     }
     tensors_.emplace(spec.name, tensor);
     bytes_total_ += tensor->size_bytes;
-    needed += elements_of(*tensor) * io::size_of(spec.is_matrix ? dtype_ : io::DType::f32);
-  }
-  const std::uint64_t available = available_memory_bytes();
-  if (needed > available) {
-    throw ModelError(fmt::format(
-        "{}: the weights of layers {} to {} take {} bytes in {}, more than the {} bytes of memory "
-        "that are available; use more stages",
-        checkpoint.path(), range.begin, range.end - 1, needed, io::to_string(dtype_), available));
+    resident_bytes_ += elements_of(*tensor) * io::size_of(spec.is_matrix ? dtype_ : io::DType::f32);
   }
 }
 

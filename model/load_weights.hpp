@@ -16,8 +16,8 @@
 namespace penstock::model {
 
 // Reads the tensors of one stage and nothing else, converted to the stage's dtypes. Tensors are
-// checked before any of them is read: absent ones, shapes that are not the config's, and more
-// weights than there is memory are a ModelError that names the file.
+// checked before any of them is read: absent ones and shapes that are not the config's are a
+// ModelError that names the file.
 class WeightLoader {
  public:
   WeightLoader(const io::CheckpointReader& checkpoint, const ModelConfig& config,
@@ -28,6 +28,8 @@ class WeightLoader {
   // Several vectors, one behind the other.
   std::vector<float> vectors(std::span<const std::string> names);
 
+  // What all of the stage's tensors take in the stage's dtypes, before they are packed.
+  std::uint64_t resident_bytes() const { return resident_bytes_; }
   std::uint64_t bytes_read() const { return bytes_read_; }
 
  private:
@@ -38,6 +40,7 @@ class WeightLoader {
   int threads_;
   const LoadProgress* progress_;
   std::unordered_map<std::string, const io::TensorInfo*> tensors_;
+  std::uint64_t resident_bytes_ = 0;
   std::uint64_t bytes_read_ = 0;
   std::uint64_t bytes_total_ = 0;
 };

@@ -22,6 +22,8 @@ struct StageOptions {
   int threads = 1;
   std::uint32_t max_rows = 512;     // rows of the largest step
   std::uint32_t max_samples = 256;  // sampled rows of the largest step
+  // What the stage may take besides its KV cache; 0: all that is available.
+  std::uint64_t memory_bytes = 0;
 };
 
 // What loading tells: bytes read so far, of how many.
@@ -56,11 +58,13 @@ class Stage {
   // The f32 logits [samples, vocab] behind them, before any sampling. Last stage only; for tests.
   virtual std::span<const float> logits() const = 0;
 
-  // Instruction set and libraries, for the numeric class: "cpu avx512_bf16 onednn-2.6.3".
+  // Instruction set and libraries, for the numeric class: the CPU's is
+  // LinearFactory's and kernel_numeric_class().
   virtual std::string numeric_class() const = 0;
 };
 
-// Loads layers [range.begin, range.end) and nothing else. Throws io::FileError and ModelError.
+// Loads layers [range.begin, range.end) and nothing else. Throws io::FileError and ModelError; more
+// weights, activations and logits than there is memory for are refused before any is allocated.
 std::unique_ptr<Stage> make_cpu_stage(const io::CheckpointReader& checkpoint,
                                       const ModelConfig& config, const StageRange& range,
                                       const StageOptions& options, const LoadProgress& progress);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/error.hpp"
+#include "model/host_memory.hpp"
 #include "model/kv_cache.hpp"
 #include "model/ops/add.hpp"
 #include "model/ops/attention.hpp"
@@ -59,10 +60,20 @@ class CpuStage : public Stage {
     return {logits_.as<float>(), sampled_.size() * size(config_.vocab_size)};
   }
   std::string numeric_class() const override {
-    return fmt::format("cpu {} kernels-{}", factory_->numeric_class(), kernel_instruction_set());
+    return fmt::format("cpu {} kernels-{}", factory_->numeric_class(), kernel_numeric_class());
   }
 
  private:
+  // A buffer of the step at hand and its size.
+  struct Room {
+    HostBuffer* buffer;
+    std::uint64_t rows;
+    std::uint64_t row_bytes;
+    std::uint64_t bytes() const { return rows * row_bytes; }
+  };
+  std::vector<Room> rooms();
+  void check_memory(const std::string& path, std::uint64_t weight_bytes,
+                    const std::vector<Room>& rooms) const;
   void check_spans(const StepPlan& plan, std::span<const std::byte> in,
                    std::span<std::byte> out) const;
   void prepare_rows(const StepPlan& plan);
@@ -121,37 +132,65 @@ CpuStage::CpuStage(const io::CheckpointReader& checkpoint, const ModelConfig& co
       frequencies_(rope_frequencies(config)),
       factory_(make_linear_factory(device_)),
       attention_scratch_(device_, size(config.num_heads), layout_),
-      samplers_(range.last ? size(config.vocab_size) : 0, options.threads) {
+      samplers_(0, 1) {
   WeightLoader loader(checkpoint, config, range, options_, progress);
+  const std::vector<Room> rooms = this->rooms();
+  check_memory(checkpoint.path(), loader.resident_bytes(), rooms);
   weights_ = load_stage_weights(loader, *factory_, config, range, options_);
   bytes_read_ = loader.bytes_read();
 
-  const std::size_t rows = factory_->padded_rows(options_.max_rows);
-  const auto buffer = [&](std::size_t row_count, std::size_t row_bytes) {
-    return HostBuffer(row_count * row_bytes, device_.threads, "activations");
-  };
-  const std::size_t inner = size(config.intermediate_size);
-  x_ = buffer(rows, hidden_ * element_);
-  normed_ = buffer(rows, hidden_ * element_);
-  qkv_ = buffer(rows, qkv_width_ * element_);
-  attended_ = buffer(rows, size(config.num_heads * config.head_dim) * element_);
-  delta_ = buffer(rows, hidden_ * element_);
-  gate_up_ = buffer(rows, 2 * inner * element_);
-  activated_ = buffer(rows, inner * element_);
-  rope_table_ = buffer(rows, layout_.head_dim * sizeof(float));
+  for (const Room& room : rooms) {
+    *room.buffer = HostBuffer(room.bytes(), device_.threads, "activations");
+  }
   positions_.reserve(options_.max_rows);
   row_blocks_.reserve(options_.max_rows);
   sequences_.reserve(options_.max_rows);
-  if (!range.last) return;
-  const std::size_t samples = factory_->padded_rows(options_.max_samples);
-  sample_x_ = buffer(samples, hidden_ * element_);
-  sample_delta_ = buffer(samples, hidden_ * element_);
-  sample_in_ = buffer(samples, hidden_ * element_);
-  logits_ = buffer(samples, size(config.vocab_size) * sizeof(float));
+  if (range.last) samplers_ = StageSamplers(size(config.vocab_size), options.threads);
+}
+
+std::vector<CpuStage::Room> CpuStage::rooms() {
+  const std::size_t rows = factory_->padded_rows(options_.max_rows);
+  const std::size_t inner = size(config_.intermediate_size);
+  std::vector<Room> rooms{{&x_, rows, hidden_ * element_},
+                          {&normed_, rows, hidden_ * element_},
+                          {&qkv_, rows, qkv_width_ * element_},
+                          {&attended_, rows, size(config_.num_heads) * layout_.head_dim * element_},
+                          {&delta_, rows, hidden_ * element_},
+                          {&gate_up_, rows, 2 * inner * element_},
+                          {&activated_, rows, inner * element_},
+                          {&rope_table_, rows, layout_.head_dim * sizeof(float)}};
+  if (range_.last) {
+    const std::size_t samples = factory_->padded_rows(options_.max_samples);
+    for (HostBuffer* buffer : {&sample_x_, &sample_delta_, &sample_in_}) {
+      rooms.push_back({buffer, samples, hidden_ * element_});
+    }
+    rooms.push_back({&logits_, samples, size(config_.vocab_size) * sizeof(float)});
+  }
+  return rooms;
+}
+
+void CpuStage::check_memory(const std::string& path, std::uint64_t weight_bytes,
+                            const std::vector<Room>& rooms) const {
+  std::uint64_t activations = 0, logits = 0;
+  for (const Room& room : rooms) {
+    (room.buffer == &logits_ ? logits : activations) += room.bytes();
+  }
+  // Each thread that samples has a copy of a row.
+  if (range_.last) logits += size(config_.vocab_size) * sizeof(float) * size(device_.threads);
+  const bool shared = options_.memory_bytes > 0;
+  const std::uint64_t memory = shared ? options_.memory_bytes : available_memory_bytes();
+  if (weight_bytes + activations + logits <= memory) return;
+  throw ModelError(fmt::format(
+      "{}: layers {} to {} take {} bytes of weights in {}, {} bytes of activations for {} rows and "
+      "{} bytes of logits for {} samples, more together than the {} bytes of memory that {}; use "
+      "more stages on more nodes, or smaller steps",
+      path, range_.begin, range_.end - 1, weight_bytes, io::to_string(options_.dtype), activations,
+      options_.max_rows, logits, range_.last ? options_.max_samples : 0, memory,
+      shared ? "are this stage's share" : "are available"));
 }
 
 void CpuStage::allocate_kv(std::uint32_t blocks) {
-  cache_ = KvCache(layout_, weights_.layers.size(), blocks, device_.threads);
+  cache_ = KvCache(layout_, weights_.layers.size(), blocks);
 }
 
 void CpuStage::check_spans(const StepPlan& plan, std::span<const std::byte> in,

@@ -40,7 +40,7 @@ struct StepPlan {
   std::vector<std::uint32_t> block_table;  // block ids, equal on all stages
   std::vector<Admission> admitted;         // first seen in this step
   std::vector<std::uint32_t> retired;      // sequences to forget (finished or evicted)
-  bool draining = false;                   // the dataset holds nothing more to admit
+  bool draining = false;                   // the pipeline runs empty: the dataset is at its end
 
   std::uint32_t rows() const { return static_cast<std::uint32_t>(tokens.size()); }
 };

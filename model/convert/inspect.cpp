@@ -12,6 +12,7 @@
 
 #include "io/checkpoint_format.hpp"
 #include "io/error.hpp"
+#include "io/json.hpp"
 
 namespace penstock::model {
 namespace {
@@ -91,8 +92,6 @@ const json* member(const json& value, const char* name) {
   return found == value.end() ? nullptr : &*found;
 }
 
-constexpr int kDeepestJson = 64;
-
 // Kind and size of the vocabulary as tokenizer.json has them. The file may be anything: what it
 // does not say is left out, and a broken one is called so.
 json describe_tokenizer(const std::vector<io::Blob>& blobs) {
@@ -100,14 +99,12 @@ json describe_tokenizer(const std::vector<io::Blob>& blobs) {
   for (const io::Blob& blob : blobs) {
     description["files"].push_back({{"name", blob.name}, {"size_bytes", blob.bytes.size()}});
     if (blob.name != "tokenizer.json") continue;
-    // Deep nesting parses well but would overflow the stack when it is taken apart again.
-    bool too_deep = false;
-    const auto bounded = [&](int depth, json::parse_event_t, json&) {
-      too_deep = too_deep || depth > kDeepestJson;
-      return depth <= kDeepestJson;
-    };
-    const json tokenizer = json::parse(blob.bytes, bounded, false);
-    if (too_deep || !tokenizer.is_object()) {
+    json tokenizer;
+    try {
+      tokenizer = io::parse_json(blob.bytes);
+    } catch (const io::JsonError&) {  // stays null
+    }
+    if (!tokenizer.is_object()) {
       description["kind"] = "broken tokenizer.json";
       continue;
     }

@@ -9,6 +9,7 @@
 #include "io/gguf.hpp"
 #include "io/safetensors.hpp"
 #include "model/convert/gguf_config.hpp"
+#include "model/convert/tokenizer_check.hpp"
 #include "model/error.hpp"
 #include "model/text/gguf_tokenizer.hpp"
 
@@ -36,6 +37,7 @@ ModelSource open_folder(const fs::path& folder) {
   source.config_text = io::read_text(config_path, kMaxConfigBytes);
   source.config = naming(config_path, [&] { return parse_hf_config(source.config_text); });
   source.tokenizer = read_hf_tokenizer(folder.string());
+  require_usable((folder / "tokenizer.json").string(), source.tokenizer, source.config.vocab_size);
   if (!source.tokenizer.generation_config.empty()) {
     naming((folder / "generation_config.json").string(),
            [&] { add_generation_defaults(source.tokenizer.generation_config, source.config); });
@@ -51,6 +53,7 @@ ModelSource open_gguf(const std::string& path) {
   source.config = naming(path, [&] { return gguf_config(*file); });
   source.config_text = gguf_config_text(*file);
   source.tokenizer = naming(path, [&] { return gguf_tokenizer(*file); });
+  require_usable(path, source.tokenizer, source.config.vocab_size);
   source.tensors = std::move(file);
   return source;
 }

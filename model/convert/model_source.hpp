@@ -18,7 +18,8 @@ struct ModelSource {
   TokenizerFiles tokenizer;
 };
 
-// A Hugging Face folder or a GGUF file. Throws io::FileError, and ModelError that names the file.
+// A Hugging Face folder or a GGUF file. A model whose tokenizer no run can use is refused: a
+// checkpoint is all that a job needs. Throws io::FileError, and ModelError that names the file.
 ModelSource open_model(const std::string& path);
 
 }  // namespace penstock::model

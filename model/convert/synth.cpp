@@ -14,8 +14,8 @@
 #include "model/convert/output.hpp"
 #include "model/convert/random_weights.hpp"
 #include "model/convert/synth_presets.hpp"
+#include "model/convert/tokenizer_check.hpp"
 #include "model/error.hpp"
-#include "model/text/tokenizer.hpp"
 #include "model/text/tokenizer_files.hpp"
 #include "model/weights.hpp"
 
@@ -45,12 +45,7 @@ TokenizerFiles tokenizer_of(const SynthOptions& options, ModelConfig& config) {
     return files;
   }
   TokenizerFiles files = read_tokenizer(options.tokenizer);
-  const auto size =
-      static_cast<std::int64_t>(Tokenizer::from_json(files.tokenizer_json).vocab_size());
-  if (size > config.vocab_size) {
-    throw ModelError(fmt::format("{}: the tokenizer has {} tokens, the model's vocabulary only {}",
-                                 options.tokenizer, size, config.vocab_size));
-  }
+  require_usable(options.tokenizer, files, config.vocab_size);
   return files;
 }
 

@@ -13,6 +13,8 @@ class HostBuffer {
  public:
   HostBuffer() = default;
   HostBuffer(std::size_t size_bytes, int threads, const char* purpose);
+  // Zeroed by the kernel page by page, on the first touch: what is never touched takes no memory.
+  static HostBuffer lazy(std::size_t size_bytes, const char* purpose);
   HostBuffer(HostBuffer&& other) noexcept
       : data_(std::move(other.data_)), size_bytes_(std::exchange(other.size_bytes_, 0)) {}
   HostBuffer& operator=(HostBuffer&& other) noexcept {
@@ -30,9 +32,13 @@ class HostBuffer {
 
  private:
   struct Free {
+    Free() : mapped_bytes(0) {}
+    explicit Free(std::size_t size_bytes) : mapped_bytes(size_bytes) {}
+    std::size_t mapped_bytes;  // 0: from the heap
     void operator()(std::byte* data) const;
   };
-  std::unique_ptr<std::byte, Free> data_;
+  using Data = std::unique_ptr<std::byte, Free>;
+  Data data_;
   std::size_t size_bytes_ = 0;
 };
 

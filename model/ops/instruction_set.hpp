@@ -4,8 +4,9 @@
 
 namespace penstock::model {
 
-// The instruction set that our own kernels run with on this machine: "avx3" (AVX-512), "avx2" or
-// the compiler's baseline. Sums of other lengths of vector have other bits.
-std::string kernel_instruction_set();
+// What decides about the bits of our own kernels, for the numeric class: the instruction set they
+// run with on this machine ("avx3" is AVX-512), since sums of other lengths of vector have other
+// bits, and whose exp, sin, cos and pow they call: "avx3 highway-1.0.3 glibc-2.36".
+std::string kernel_numeric_class();
 
 }  // namespace penstock::model

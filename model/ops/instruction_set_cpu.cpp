@@ -8,6 +8,11 @@
 #include "model/ops/simd-inl.hpp"
 // clang-format on
 
+#include <fmt/format.h>
+#ifdef __GLIBC__
+#include <gnu/libc-version.h>
+#endif
+
 #include <algorithm>
 #include <cctype>
 
@@ -24,11 +29,23 @@ namespace penstock::model {
 
 HWY_EXPORT(target_name);
 
-std::string kernel_instruction_set() {
+namespace {
+
+std::string c_library() {
+#ifdef __GLIBC__
+  return fmt::format("glibc-{}", gnu_get_libc_version());
+#else
+  return "libc";
+#endif
+}
+
+}  // namespace
+
+std::string kernel_numeric_class() {
   std::string name = HWY_DYNAMIC_DISPATCH(target_name)();
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return name;
+  return fmt::format("{} highway-{}.{}.{} {}", name, HWY_MAJOR, HWY_MINOR, HWY_PATCH, c_library());
 }
 
 }  // namespace penstock::model

@@ -11,7 +11,7 @@ namespace penstock::model {
 // tile], so that what one head of one block needs is one contiguous read.
 //   key tile    [head_dim][kKvBlockTokens]: scores of a whole tile are sums along head_dim, which
 //               need no sum across vector lanes
-//   value tile  [kKvBlockTokens][value_stride]: rows padded to full vectors with zeros
+//   value tile  [kKvBlockTokens][value_stride]: rows padded to full vectors, with anything
 struct KvLayout {
   std::size_t kv_heads = 0;
   std::size_t head_dim = 0;

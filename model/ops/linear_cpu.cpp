@@ -10,13 +10,11 @@
 namespace penstock::model {
 namespace {
 
-bool has(dnnl_cpu_isa_t isa, dnnl_cpu_isa_t level) { return (isa & level) == level; }
-
-const char* isa_name(dnnl_cpu_isa_t isa) {
-  if (has(isa, dnnl_cpu_isa_avx512_core_amx)) return "avx512_amx";
-  if (has(isa, dnnl_cpu_isa_avx512_core_bf16)) return "avx512_bf16";
-  if (has(isa, dnnl_cpu_isa_avx512_core)) return "avx512";
-  if (has(isa, dnnl_cpu_isa_avx2)) return "avx2";
+const char* isa_name() {
+  if (onednn_has(dnnl_cpu_isa_avx512_core_amx)) return "avx512_amx";
+  if (multiplies_bf16()) return "avx512_bf16";
+  if (onednn_has(dnnl_cpu_isa_avx512_core)) return "avx512";
+  if (onednn_has(dnnl_cpu_isa_avx2)) return "avx2";
   return "sse";
 }
 
@@ -53,7 +51,7 @@ class CpuLinearFactory : public LinearFactory {
 
   std::string numeric_class() const override {
     const dnnl_version_t& version = *dnnl_version();
-    return fmt::format("{} onednn-{}.{}.{}", isa_name(isa_), version.major, version.minor,
+    return fmt::format("{} onednn-{}.{}.{}", isa_name(), version.major, version.minor,
                        version.patch);
   }
 
@@ -62,8 +60,7 @@ class CpuLinearFactory : public LinearFactory {
     for (auto& [known, product] : products_) {
       if (known == shape) return *product;
     }
-    // Below AVX-512 BF16 oneDNN would emulate bf16; f32 products of bf16 tensors are faster.
-    const bool widen = shape.dtype == io::DType::bf16 && !has(isa_, dnnl_cpu_isa_avx512_core_bf16);
+    const bool widen = shape.dtype == io::DType::bf16 && !multiplies_bf16();
     return *products_.emplace_back(shape, choose(shape, widen)).second;
   }
 
@@ -93,7 +90,6 @@ class CpuLinearFactory : public LinearFactory {
   }
 
   Cpu device_;
-  dnnl_cpu_isa_t isa_ = dnnl_get_effective_cpu_isa();
   ProductWorkspace workspace_;
   std::vector<std::pair<LinearShape, std::unique_ptr<Product>>> products_;
 };

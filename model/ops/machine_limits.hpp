@@ -12,7 +12,8 @@ struct MachineLimits {
 };
 
 // Measures, in about half a second each: a matrix product of 256 x 1024 x 1024 by oneDNN whose
-// operands stay in cache, and reading a buffer of 512 MB on all threads. Medians of many rounds.
+// operands stay in cache (in f32 where oneDNN has no bf16, as Linear), and reading a buffer of 512
+// MB on all threads. Medians of many rounds.
 MachineLimits measure_machine(const Cpu& device, io::DType dtype);
 
 }  // namespace penstock::model

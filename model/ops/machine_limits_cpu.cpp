@@ -7,6 +7,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
+#include "model/ops/host_buffer.hpp"
 #include "model/ops/machine_limits.hpp"
 #include "model/ops/matmul_cpu.hpp"
 
@@ -36,15 +37,15 @@ double median_seconds(const std::function<void()>& work) {
 }
 
 double measure_flops(const Cpu& device, io::DType dtype) {
-  const auto type =
-      dtype == io::DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+  const bool bf16 = dtype == io::DType::bf16 && multiplies_bf16();  // else Linear widens to f32
+  const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
   const OmpThreads threads(device.threads);
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
   Matmul product(engine,
                  {kWidth, kWidth, type, dnnl::memory::data_type::f32, false, device.threads});
   product.create(kRows);
-  const std::size_t element = io::size_of(dtype == io::DType::bf16 ? dtype : io::DType::f32);
+  const std::size_t element = io::size_of(bf16 ? io::DType::bf16 : io::DType::f32);
   const std::vector<std::byte> weight(kWidth * kWidth * element);
   const std::vector<std::byte> in(kRows * kWidth * element);
   std::vector<float> out(kRows * kWidth);
@@ -59,7 +60,8 @@ double measure_flops(const Cpu& device, io::DType dtype) {
 }
 
 double measure_bytes(const Cpu& device) {
-  std::vector<std::uint64_t> buffer(kReadBytes / sizeof(std::uint64_t), 1);
+  // Zeros, first touched by the threads that read them.
+  const HostBuffer buffer(kReadBytes, device.threads, "measuring the memory");
   std::uint64_t total = 0;
   const double seconds = median_seconds([&] {
     std::uint64_t sum = 0;
@@ -67,9 +69,9 @@ double measure_bytes(const Cpu& device) {
     {
       // Four streams a thread: one alone does not keep the memory busy.
       const auto parts = static_cast<std::size_t>(omp_get_num_threads()) * 4;
-      const std::size_t length = buffer.size() / parts;
+      const std::size_t length = kReadBytes / sizeof(std::uint64_t) / parts;
       const std::uint64_t* a =
-          buffer.data() + static_cast<std::size_t>(omp_get_thread_num()) * 4 * length;
+          buffer.as<std::uint64_t>() + static_cast<std::size_t>(omp_get_thread_num()) * 4 * length;
       std::uint64_t sums[4] = {0, 0, 0, 0};
       for (std::size_t i = 0; i < length; ++i) {
         sums[0] += a[i];
@@ -82,7 +84,7 @@ double measure_bytes(const Cpu& device) {
     total += sum;
   });
   // The sum is used, so that the reads are not optimized away.
-  return total == 0 ? 0 : static_cast<double>(kReadBytes) / seconds;
+  return total == 0 ? static_cast<double>(kReadBytes) / seconds : 0;
 }
 
 }  // namespace

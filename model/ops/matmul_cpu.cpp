@@ -21,6 +21,8 @@ memory::dim dim(std::size_t value) { return static_cast<memory::dim>(value); }
 
 }  // namespace
 
+bool onednn_has(dnnl_cpu_isa_t level) { return (dnnl_get_effective_cpu_isa() & level) == level; }
+
 OmpThreads::OmpThreads(int threads) : before_(omp_get_max_threads()) {
   omp_set_num_threads(threads);
 }

@@ -6,6 +6,12 @@
 
 namespace penstock::model {
 
+// Whether oneDNN computes with all of `level` on this machine.
+bool onednn_has(dnnl_cpu_isa_t level);
+
+// Whether it multiplies bf16 itself. Below AVX-512 BF16 it emulates it, or refuses it.
+inline bool multiplies_bf16() { return onednn_has(dnnl_cpu_isa_avx512_core_bf16); }
+
 // Sets the calling thread's number of OpenMP threads, which oneDNN reads when it makes and runs a
 // primitive, for as long as it lives.
 class OmpThreads {

@@ -80,7 +80,7 @@ Product::Product(ProductWorkspace& workspace, const LinearShape& shape, const Pr
   }
   if (!widen_) return;
   const auto threads = static_cast<int>(workspace.threads.size());
-  const std::size_t rows = product_padded_rows(std::max(shape.max_rows, kProofRows));
+  const std::size_t rows = product_padded_rows(std::max(shape.max_rows, kTileRows));
   grow(workspace.in, rows * shape.in_features * sizeof(float), threads, "f32 activations");
   for (auto& thread : workspace.threads) {
     grow(thread.weight, elements * sizeof(float), 1, "a slice of f32 weights");

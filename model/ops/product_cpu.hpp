@@ -30,7 +30,6 @@ struct ProductMode {
 // steps and little is computed in vain. At most kMaxCallRows.
 std::size_t row_bucket(std::size_t rows);
 inline constexpr std::size_t kMaxCallRows = 256;
-inline constexpr std::size_t kProofRows = kMaxCallRows;  // of the largest batch that is checked
 
 // Rows that a product of `rows` rows may read and write, in any mode.
 std::size_t product_padded_rows(std::size_t rows);

@@ -1,7 +1,6 @@
 #include "model/ops/product_proof_cpu.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -10,7 +9,6 @@ namespace penstock::model {
 namespace {
 
 constexpr std::size_t kDistinctRows = 16;
-constexpr std::array<std::size_t, 4> kBatches = {1, 7, 64, kProofRows};
 
 // A number with a random significand, sign and an exponent of -8 … -1, for each index.
 float number(std::uint64_t index) {
@@ -27,16 +25,27 @@ void put(std::byte* to, std::size_t index, io::DType dtype, float value) {
   io::convert(&value, io::DType::f32, to + index * size, dtype, 1);
 }
 
+std::vector<std::size_t> all_batches(std::size_t max_rows) {
+  std::vector<std::size_t> batches;
+  const std::size_t largest = row_bucket(std::clamp(max_rows, kDistinctRows, kMaxCallRows));
+  for (std::size_t rows = 1; rows < largest; rows = row_bucket(rows + 1)) batches.push_back(rows);
+  batches.push_back(largest);
+  return batches;
+}
+
 }  // namespace
 
 ProductProof::ProductProof(const Cpu& device, const LinearShape& shape, bool reversed)
     : shape_(shape),
+      batches_(all_batches(shape.max_rows)),
       weight_(shape.out_features * shape.in_features * io::size_of(shape.dtype), device.threads,
               "the check of a product"),
       bias_(shape.out_features * sizeof(float), 1, "the check of a product"),
-      in_(product_padded_rows(kProofRows) * shape.in_features * io::size_of(shape.dtype), 1,
-          "the check of a product"),
-      out_(product_padded_rows(kProofRows) * shape.out_features * io::size_of(shape.out_dtype),
+      // Each of the first rows is also read as if it were the first of a whole tile.
+      in_((product_padded_rows(batches_.back()) + kTileRows) * shape.in_features *
+              io::size_of(shape.dtype),
+          1, "the check of a product"),
+      out_(product_padded_rows(batches_.back()) * shape.out_features * io::size_of(shape.out_dtype),
            device.threads, "the check of a product") {
   const std::size_t half = shape.in_features / 2;
   const auto at = [&](std::size_t i) { return reversed ? shape.in_features - 1 - i : i; };
@@ -50,7 +59,7 @@ ProductProof::ProductProof(const Cpu& device, const LinearShape& shape, bool rev
       put(weight_.data(), first + at(half + i), shape.dtype, value);
     }
   }
-  for (std::size_t r = 0; r < kProofRows; ++r) {
+  for (std::size_t r = 0; r < batches_.back(); ++r) {
     const std::size_t first = r * shape.in_features;
     for (std::size_t i = 0; i < half; ++i) {
       const float value = number(~std::uint64_t{0} / 2 + r % kDistinctRows * half + i);
@@ -80,14 +89,15 @@ bool ProductProof::matches(Product& product, const std::vector<std::byte>& expec
   const Product::Weight weight =
       product.pack(weight_.data(), shape_.bias ? bias_.as<float>() : nullptr);
   const std::size_t row_bytes = shape_.out_features * io::size_of(shape_.out_dtype);
-  for (const std::size_t batch : kBatches) {
+  for (const std::size_t batch : batches_) {
     product.apply(weight, batch, in_.data(), out_.data());
+    if (product.mode().tile_rows == 0 && !product.batch_reduce()) return false;
     for (std::size_t r = 0; r < batch; ++r) {
       const std::byte* alone = expected.data() + r % kDistinctRows * row_bytes;
       if (std::memcmp(out_.data() + r * row_bytes, alone, row_bytes) != 0) return false;
     }
   }
-  return product.mode().tile_rows != 0 || product.batch_reduce();
+  return true;
 }
 
 }  // namespace penstock::model

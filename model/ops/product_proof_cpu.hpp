@@ -18,14 +18,17 @@ class ProductProof {
 
   // Some rows' results, each row computed alone.
   std::vector<std::byte> rows_alone(Product& product) const;
-  // Whether the product gives the very bytes of `expected` when the rows come alone and in batches
-  // of 7, 64 and kProofRows, by code for which these stand for all others.
+  // Whether the product gives the very bytes of `expected` when the rows come in batches(), by code
+  // whose kernels for all numbers of rows sum alike.
   bool matches(Product& product, const std::vector<std::byte>& expected) const;
+  // Every number of rows that a call of a product of this shape may have.
+  const std::vector<std::size_t>& batches() const { return batches_; }
 
  private:
   const std::byte* row(std::size_t index) const;
 
   LinearShape shape_;
+  std::vector<std::size_t> batches_;
   HostBuffer weight_;
   HostBuffer bias_;
   HostBuffer in_;

@@ -2,38 +2,51 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 
+#include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
 #include "model/text/unicode_class.hpp"
 #include "model/text/utf8.hpp"
 
 namespace penstock::model {
+namespace {
 
-bool StringSet::add(std::string_view text, std::int32_t id) {
-  first_bytes_[static_cast<unsigned char>(text.front())] = true;
-  std::size_t node = 0;
-  for (const char c : text) {
-    const auto [next, is_new] = nodes_[node].next.try_emplace(c, nodes_.size());
-    node = next->second;
-    if (is_new) nodes_.emplace_back();
-  }
-  if (nodes_[node].id >= 0) return false;
-  nodes_[node].id = id;
-  return true;
+constexpr std::size_t longest_token = 4096;  // bytes
+
+void require_short(std::string_view token) {
+  if (token.size() <= longest_token) return;
+  throw ModelError(fmt::format("tokenizer: an added token has {} bytes; at most {} are allowed",
+                               token.size(), longest_token));
+}
+
+unsigned char byte_of(char c) { return static_cast<unsigned char>(c); }
+
+}  // namespace
+
+StringSet::StringSet(std::vector<Entry> entries) : entries_(std::move(entries)) {
+  std::sort(entries_.begin(), entries_.end(),
+            [](const Entry& a, const Entry& b) { return a.text < b.text; });
+  for (const Entry& entry : entries_) first_bytes_[byte_of(entry.text.front())] = true;
 }
 
 StringSet::Match StringSet::find(std::string_view text, std::size_t from) const {
   for (std::size_t begin = from; begin < text.size(); ++begin) {
-    if (!first_bytes_[static_cast<unsigned char>(text[begin])]) continue;
+    if (!first_bytes_[byte_of(text[begin])]) continue;
     Match best{begin, begin, -1};
-    std::size_t node = 0;
-    for (std::size_t at = begin; at < text.size(); ++at) {
-      const auto next = nodes_[node].next.find(text[at]);
-      if (next == nodes_[node].next.end()) break;
-      node = next->second;
-      if (nodes_[node].id >= 0) best = {begin, at + 1, nodes_[node].id};
+    auto first = entries_.begin();  // [first, last) begin with text[begin, at)
+    auto last = entries_.end();
+    for (std::size_t at = begin; at < text.size() && first != last; ++at) {
+      const std::size_t depth = at - begin;
+      if (first->text.size() == depth) ++first;  // the shortest stands first
+      const auto next = byte_of(text[at]);
+      first = std::partition_point(
+          first, last, [&](const Entry& entry) { return byte_of(entry.text[depth]) < next; });
+      last = std::partition_point(
+          first, last, [&](const Entry& entry) { return byte_of(entry.text[depth]) == next; });
+      if (first != last && first->text.size() == depth + 1) best = {begin, at + 1, first->id};
     }
     if (best.id >= 0) return best;
   }
@@ -48,6 +61,7 @@ AddedTokens::AddedTokens(const nlohmann::json& json, const StringMap& vocabulary
   std::int64_t next_id = static_cast<std::int64_t>(vocabulary.size());
   for (const nlohmann::json& item : json) {
     const std::string content = text_field(item, "content", "an added token");
+    require_short(content);
     const std::string where = fmt::format("added token '{}'", content);
     Token token{content,
                 content,
@@ -73,22 +87,34 @@ AddedTokens::AddedTokens(const nlohmann::json& json, const StringMap& vocabulary
       throw ModelError(
           fmt::format("tokenizer: {} says its id is {}, but its place in the "
                       "vocabulary is {}",
-                      where, declared.dump(), id));
+                      where, io::in_short(declared), id));
     }
-    if (token.normalized) token.shown = normalizer.apply(content, buffer);
+    if (token.normalized) {
+      token.shown = normalizer.apply(content, rewrite_limit(content.size()), buffer);
+      require_short(token.shown);
+    }
     if (token.special) special_.insert(content);
     const auto key = static_cast<std::int32_t>(id);
     ids_[content] = key;
     tokens_[key] = std::move(token);
   }
+  std::vector<StringSet::Entry> raw;
+  std::vector<StringSet::Entry> normalized;
+  std::unordered_set<std::string_view> seen;
   for (const auto& [id, token] : tokens_) {
-    StringSet& set = token.normalized ? normalized_ : raw_;
-    const std::string& text = token.normalized ? token.shown : token.content;
-    if (text.empty() || !set.add(text, id)) {
-      throw ModelError(fmt::format("tokenizer: added token '{}' is {} once it is normalized",
-                                   token.content, text.empty() ? "empty" : "the same as another"));
+    if (!token.normalized) {
+      raw.push_back({token.content, id});
+      continue;
     }
+    if (token.shown.empty() || !seen.insert(token.shown).second) {
+      throw ModelError(fmt::format("tokenizer: added token '{}' is {} once it is normalized",
+                                   token.content,
+                                   token.shown.empty() ? "empty" : "the same as another"));
+    }
+    normalized.push_back({token.shown, id});
   }
+  raw_ = StringSet(std::move(raw));
+  normalized_ = StringSet(std::move(normalized));
 }
 
 bool AddedTokens::widen(std::string_view text, const Token& token, std::size_t& begin,

@@ -3,7 +3,6 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -19,9 +18,14 @@ namespace penstock::model {
 // Strings to be found in a text, the leftmost first and the longest of those.
 class StringSet {
  public:
-  // `text` is not empty. Returns false if it is there already.
-  bool add(std::string_view text, std::int32_t id);
-  bool empty() const { return nodes_.size() == 1; }
+  struct Entry {
+    std::string text;  // not empty
+    std::int32_t id;
+  };
+  StringSet() = default;
+  // No two texts are equal.
+  explicit StringSet(std::vector<Entry> entries);
+  bool empty() const { return entries_.empty(); }
 
   struct Match {
     std::size_t begin;
@@ -32,11 +36,9 @@ class StringSet {
   Match find(std::string_view text, std::size_t from) const;
 
  private:
-  struct Node {
-    std::map<char, std::size_t> next;
-    std::int32_t id = -1;
-  };
-  std::vector<Node> nodes_ = std::vector<Node>(1);
+  // Sorted bytewise: those that begin alike stand together, and a search narrows that range byte by
+  // byte. Unlike a tree of bytes this costs no more memory than the texts.
+  std::vector<Entry> entries_;
   std::array<bool, 256> first_bytes_{};
 };
 
@@ -46,7 +48,8 @@ class StringSet {
 class AddedTokens {
  public:
   // `json` is the list, or null. As in the reference, a token's id is its id in `vocabulary` or
-  // the next free one; a file that says another one is refused with a ModelError.
+  // the next free one; a file that says another one is refused with a ModelError, and so are
+  // tokens above 4 KiB: a text is compared with a token at each of its bytes.
   AddedTokens(const nlohmann::json& json, const StringMap& vocabulary,
               const Normalizer& normalizer);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/byte_alphabet.hpp"
 #include "model/text/json_fields.hpp"
@@ -101,7 +102,7 @@ void Bpe::read_vocabulary(const nlohmann::json& json) {
     if (!id) {
       throw ModelError(fmt::format(
           "tokenizer: the id of '{}' in 'vocab' is {}, not an integer from 0 to 2147483647", token,
-          value.dump()));
+          io::in_short(value)));
     }
     const auto added = vocabulary_.emplace(token, *id);
     const auto owner = taken.emplace(*id, added.first->first);

@@ -71,6 +71,11 @@ struct BpeScratch {
     std::int32_t position;
     std::int32_t id;
   };
+  std::size_t capacity_bytes() const {
+    return ids.capacity() * sizeof(std::int32_t) + symbols.capacity() * sizeof(Symbol) +
+           heap.capacity() * sizeof(Candidate);
+  }
+
   std::vector<std::int32_t> ids;
   std::vector<Symbol> symbols;
   std::vector<Candidate> heap;

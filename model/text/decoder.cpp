@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "io/utf8.hpp"
 #include "model/error.hpp"
 #include "model/text/byte_alphabet.hpp"
 #include "model/text/json_fields.hpp"
@@ -12,18 +13,40 @@
 // Source of the behaviour: github.com/huggingface/tokenizers, tokenizers/src/decoders.
 namespace penstock::model {
 
-// Makes the stage of one decoder. `fused`: the stages before it give one token in many parts.
+// What a stage is told of the chain it is put into.
+struct Decoder::Chain {
+  bool fused;                                      // the stages before give one token in many parts
+  std::shared_ptr<const std::size_t> given_bytes;  // to the whole chain, so far
+};
+
+// Makes the stage of one decoder.
 class Decoder::Part {
  public:
   virtual ~Part() = default;
   virtual std::unique_ptr<DecodeStage> stage(std::unique_ptr<DecodeStage> out,
-                                             bool fused) const = 0;
+                                             const Chain& chain) const = 0;
   virtual bool fuses() const { return false; }
 };
 
 namespace {
 
 using Stage = std::unique_ptr<DecodeStage>;
+
+// The bytes of all tokens a chain was given, in front of the chain.
+class CountStage : public DecodeStage {
+ public:
+  CountStage(std::shared_ptr<std::size_t> given_bytes, Stage out)
+      : given_bytes_(std::move(given_bytes)), out_(std::move(out)) {}
+  void push(std::string_view part, bool is_first_part) override {
+    *given_bytes_ += part.size();
+    out_->push(part, is_first_part);
+  }
+  void finish() override { out_->finish(); }
+
+ private:
+  std::shared_ptr<std::size_t> given_bytes_;
+  Stage out_;
+};
 
 class AppendStage : public DecodeStage {
  public:
@@ -58,15 +81,15 @@ class ByteLevelStage : public DecodeStage {
     pending_ += bytes ? std::string_view(*bytes) : part;
     std::size_t certain = 0;
     for (std::size_t at = 0; at < pending_.size(); certain = at) {
-      const Utf8Unit unit = scan_utf8(pending_, at);
-      if (unit.kind == Utf8Unit::Kind::truncated) break;
+      const io::Utf8Unit unit = io::scan_utf8(pending_, at);
+      if (unit.kind == io::Utf8Unit::Kind::truncated) break;
       at += unit.size_bytes;
     }
-    if (certain > 0) give(replace_invalid_utf8(std::string_view(pending_).substr(0, certain)));
+    if (certain > 0) give(io::to_valid_utf8(std::string_view(pending_).substr(0, certain)));
     pending_.erase(0, certain);
   }
   void finish() override {
-    if (!pending_.empty()) give(replacement_character);
+    if (!pending_.empty()) give(io::kReplacementCharacter);
     pending_.clear();
     out_->finish();
   }
@@ -113,10 +136,10 @@ class ByteFallbackStage : public DecodeStage {
   }
   void flush() {
     if (run_.empty()) return;
-    if (is_utf8(run_)) {
+    if (io::is_valid_utf8(run_)) {
       out_->push(run_, true);
     } else {
-      for (std::size_t i = 0; i < run_.size(); ++i) out_->push(replacement_character, true);
+      for (std::size_t i = 0; i < run_.size(); ++i) out_->push(io::kReplacementCharacter, true);
     }
     run_.clear();
   }
@@ -139,8 +162,13 @@ class FuseStage : public DecodeStage {
 
 class ReplaceStage : public DecodeStage {
  public:
-  ReplaceStage(const Regex& pattern, std::string_view content, bool fused, Stage out)
-      : pattern_(pattern), content_(content), fused_(fused), out_(std::move(out)) {}
+  ReplaceStage(const Regex& pattern, std::string_view content, const Decoder::Chain& chain,
+               Stage out)
+      : pattern_(pattern),
+        content_(content),
+        fused_(chain.fused),
+        given_bytes_(chain.given_bytes),
+        out_(std::move(out)) {}
   void push(std::string_view part, bool is_first_part) override {
     if (fused_) {
       held_ += part;  // a match may begin in this part and end in one to come
@@ -156,19 +184,17 @@ class ReplaceStage : public DecodeStage {
 
  private:
   std::string replaced(std::string_view token) {
-    std::string text;
-    std::size_t done = 0;
-    if (token.empty()) return text;
-    pattern_.for_each(token, buffer_, [&](std::size_t begin, std::size_t end) {
-      text += token.substr(done, begin - done);
-      text += content_;
-      done = end;
-    });
-    return text += token.substr(done);
+    if (token.empty()) return {};
+    const std::size_t left = rewrite_limit(*given_bytes_) - made_bytes_;
+    std::string text = pattern_.replace(token, content_, left, buffer_);
+    made_bytes_ += text.size();
+    return text;
   }
   const Regex& pattern_;
   std::string_view content_;
   bool fused_;
+  std::shared_ptr<const std::size_t> given_bytes_;
+  std::size_t made_bytes_ = 0;
   Stage out_;
   MatchBuffer buffer_;
   std::string held_;
@@ -248,8 +274,8 @@ class MetaspaceStage : public DecodeStage {
 
 class ByteLevelPart : public Decoder::Part {
  public:
-  Stage stage(Stage out, bool fused) const override {
-    if (fused) throw ModelError("tokenizer: decoder ByteLevel behind Fuse is not supported");
+  Stage stage(Stage out, const Decoder::Chain& chain) const override {
+    if (chain.fused) throw ModelError("tokenizer: decoder ByteLevel behind Fuse is not supported");
     return std::make_unique<ByteLevelStage>(std::move(out));
   }
   bool fuses() const override { return true; }
@@ -257,15 +283,16 @@ class ByteLevelPart : public Decoder::Part {
 
 class ByteFallbackPart : public Decoder::Part {
  public:
-  Stage stage(Stage out, bool fused) const override {
-    if (fused) throw ModelError("tokenizer: decoder ByteFallback behind Fuse is not supported");
+  Stage stage(Stage out, const Decoder::Chain& chain) const override {
+    if (chain.fused)
+      throw ModelError("tokenizer: decoder ByteFallback behind Fuse is not supported");
     return std::make_unique<ByteFallbackStage>(std::move(out));
   }
 };
 
 class FusePart : public Decoder::Part {
  public:
-  Stage stage(Stage out, bool) const override {
+  Stage stage(Stage out, const Decoder::Chain&) const override {
     return std::make_unique<FuseStage>(std::move(out));
   }
   bool fuses() const override { return true; }
@@ -275,8 +302,8 @@ class ReplacePart : public Decoder::Part {
  public:
   ReplacePart(Regex pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  Stage stage(Stage out, bool fused) const override {
-    return std::make_unique<ReplaceStage>(pattern_, content_, fused, std::move(out));
+  Stage stage(Stage out, const Decoder::Chain& chain) const override {
+    return std::make_unique<ReplaceStage>(pattern_, content_, chain, std::move(out));
   }
 
  private:
@@ -288,8 +315,8 @@ class StripPart : public Decoder::Part {
  public:
   StripPart(std::string content, std::size_t start, std::size_t stop)
       : content_(std::move(content)), start_(start), stop_(stop) {}
-  Stage stage(Stage out, bool fused) const override {
-    return std::make_unique<StripStage>(content_, start_, stop_, fused, std::move(out));
+  Stage stage(Stage out, const Decoder::Chain& chain) const override {
+    return std::make_unique<StripStage>(content_, start_, stop_, chain.fused, std::move(out));
   }
 
  private:
@@ -302,7 +329,7 @@ class MetaspacePart : public Decoder::Part {
  public:
   MetaspacePart(std::string replacement, bool drops_first)
       : replacement_(std::move(replacement)), drops_first_(drops_first) {}
-  Stage stage(Stage out, bool) const override {
+  Stage stage(Stage out, const Decoder::Chain&) const override {
     return std::make_unique<MetaspaceStage>(replacement_, drops_first_, std::move(out));
   }
 
@@ -381,10 +408,11 @@ Stage Decoder::start(std::string& text) const {
   if (joins_with_blanks_) return std::make_unique<JoinStage>(std::move(chain));
   std::vector<bool> fused{false};
   for (const auto& part : parts_) fused.push_back(fused.back() || part->fuses());
+  const auto given_bytes = std::make_shared<std::size_t>(0);
   for (std::size_t i = parts_.size(); i-- > 0;) {
-    chain = parts_[i]->stage(std::move(chain), fused[i]);
+    chain = parts_[i]->stage(std::move(chain), {fused[i], given_bytes});
   }
-  return chain;
+  return std::make_unique<CountStage>(given_bytes, std::move(chain));
 }
 
 }  // namespace penstock::model

@@ -31,10 +31,12 @@ class Decoder {
   Decoder& operator=(Decoder&&) noexcept;
 
   // A chain that appends what is certain so far to `text`: whole characters only, never taken
-  // back. The decoder and `text` outlive it. Each push() is a whole token.
+  // back. The decoder and `text` outlive it. Each push() is a whole token; it throws ModelError
+  // where Replace makes more of the tokens than rewrite_limit() allows.
   std::unique_ptr<DecodeStage> start(std::string& text) const;
 
   class Part;
+  struct Chain;
 
  private:
   void add(const nlohmann::json& json, int depth);

@@ -11,8 +11,8 @@
 #include <string>
 #include <unordered_set>
 
+#include "io/utf8.hpp"
 #include "model/error.hpp"
-#include "model/text/utf8.hpp"
 
 namespace penstock::model {
 namespace {
@@ -135,7 +135,7 @@ void read_tokens(const io::GgufFile& file, Json& vocabulary, Json& added) {
   nlohmann::json sorted = nlohmann::json::object();  // an ordered_json object is a list inside
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     const std::string& token = tokens[id];
-    if (!is_utf8(token)) {
+    if (!io::is_valid_utf8(token)) {
       throw ModelError(fmt::format("{}: token {} is not UTF-8", file.path(), id));
     }
     // Converters fill the vocabulary up to the size of the embedding; the tokenizer knows nothing
@@ -158,9 +158,9 @@ Json read_merges(const io::GgufFile& file) {
   Json merges = Json::array();
   for (const std::string& merge : file.texts("tokenizer.ggml.merges")) {
     const std::size_t space = merge.find(' ', 1);
-    if (space == merge.npos || !is_utf8(merge)) {
+    if (space == merge.npos || !io::is_valid_utf8(merge)) {
       throw ModelError(fmt::format("{}: merge {} is '{}', not two tokens and a space", file.path(),
-                                   merges.size(), replace_invalid_utf8(merge)));
+                                   merges.size(), io::to_valid_utf8(merge)));
     }
     merges.push_back(Json::array({merge.substr(0, space), merge.substr(space + 1)}));
   }

@@ -86,17 +86,20 @@ void Normalizer::add(const nlohmann::json& json, int depth) {
                     "NFKC, NFKD, Prepend, Replace, Lowercase, Strip)",
                     type));
   }
+  if (steps_.size() > max_parts) throw ModelError("tokenizer: the normalizer has too many parts");
 }
 
-std::string Normalizer::apply(std::string_view text, MatchBuffer& buffer) const {
+std::string Normalizer::apply(std::string_view text, std::size_t limit_bytes,
+                              MatchBuffer& buffer) const {
+  const Work work{limit_bytes, buffer};
   std::string result(text);
   for (const Step& step : steps_) {
-    result = std::visit([&](const auto& s) { return run(s, std::move(result), buffer); }, step);
+    result = std::visit([&](const auto& s) { return run(s, std::move(result), work); }, step);
   }
   return result;
 }
 
-std::string Normalizer::run(const Unicode& step, std::string text, MatchBuffer&) {
+std::string Normalizer::run(const Unicode& step, std::string text, const Work&) {
   const std::string_view all = text;
   const auto is_still = [&](char32_t c) {
     return is_inert(c, step.composed, step.compatible) || is_unknown(c);
@@ -126,22 +129,18 @@ std::string Normalizer::run(const Unicode& step, std::string text, MatchBuffer&)
   return result;
 }
 
-std::string Normalizer::run(const Prepend& step, std::string text, MatchBuffer&) {
-  return text.empty() ? text : step.text + text;
+std::string Normalizer::run(const Prepend& step, std::string text, const Work& work) {
+  if (text.empty()) return text;
+  if (step.text.size() + text.size() > work.limit_bytes) fail_rewrite();
+  return step.text + text;
 }
 
-std::string Normalizer::run(const Replace& step, std::string text, MatchBuffer& buffer) {
-  std::string result;
-  std::size_t done = 0;
-  step.pattern.for_each(text, buffer, [&](std::size_t begin, std::size_t end) {
-    result.append(text, done, begin - done);
-    result += step.content;
-    done = end;
-  });
-  return text.empty() ? text : result.append(text, done);
+std::string Normalizer::run(const Replace& step, std::string text, const Work& work) {
+  if (text.empty()) return text;
+  return step.pattern.replace(text, step.content, work.limit_bytes, work.buffer);
 }
 
-std::string Normalizer::run(const Lowercase&, std::string text, MatchBuffer&) {
+std::string Normalizer::run(const Lowercase&, std::string text, const Work&) {
   std::string result;
   result.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
@@ -157,7 +156,7 @@ std::string Normalizer::run(const Lowercase&, std::string text, MatchBuffer&) {
   return result;
 }
 
-std::string Normalizer::run(const Strip& step, std::string text, MatchBuffer&) {
+std::string Normalizer::run(const Strip& step, std::string text, const Work&) {
   std::size_t begin = 0;
   std::size_t end = text.size();
   while (step.left && begin < end) {

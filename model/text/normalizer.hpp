@@ -18,7 +18,8 @@ class Normalizer {
   explicit Normalizer(const nlohmann::json& json);
 
   bool empty() const { return steps_.empty(); }
-  std::string apply(std::string_view text, MatchBuffer& buffer) const;
+  // Throws ModelError where Prepend or Replace give more than `limit_bytes`.
+  std::string apply(std::string_view text, std::size_t limit_bytes, MatchBuffer& buffer) const;
 
  private:
   struct Unicode {
@@ -40,11 +41,15 @@ class Normalizer {
   using Step = std::variant<Unicode, Prepend, Replace, Lowercase, Strip>;
 
   void add(const nlohmann::json& json, int depth);
-  static std::string run(const Unicode& step, std::string text, MatchBuffer& buffer);
-  static std::string run(const Prepend& step, std::string text, MatchBuffer& buffer);
-  static std::string run(const Replace& step, std::string text, MatchBuffer& buffer);
-  static std::string run(const Lowercase& step, std::string text, MatchBuffer& buffer);
-  static std::string run(const Strip& step, std::string text, MatchBuffer& buffer);
+  struct Work {
+    std::size_t limit_bytes;
+    MatchBuffer& buffer;
+  };
+  static std::string run(const Unicode& step, std::string text, const Work& work);
+  static std::string run(const Prepend& step, std::string text, const Work& work);
+  static std::string run(const Replace& step, std::string text, const Work& work);
+  static std::string run(const Lowercase& step, std::string text, const Work& work);
+  static std::string run(const Strip& step, std::string text, const Work& work);
 
   std::vector<Step> steps_;
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
 
@@ -9,6 +10,9 @@ namespace penstock::model {
 namespace {
 
 constexpr std::string_view template_part = "post_processor TemplateProcessing";
+
+// Each mention of a token adds all its ids, so that a small file can ask for any number.
+constexpr std::size_t most_special_ids = 1024;
 
 void append_special(const nlohmann::json& piece, const nlohmann::json& specials,
                     std::vector<std::int32_t>& ids) {
@@ -19,7 +23,11 @@ void append_special(const nlohmann::json& piece, const nlohmann::json& specials,
     if (!id) {
       throw ModelError(
           fmt::format("tokenizer: {} gives '{}' the id {}, not an integer from 0 to 2147483647",
-                      template_part, name, value.dump()));
+                      template_part, name, io::in_short(value)));
+    }
+    if (ids.size() == most_special_ids) {
+      throw ModelError(fmt::format("tokenizer: {} adds more than {} special tokens", template_part,
+                                   most_special_ids));
     }
     ids.push_back(*id);
   }

@@ -19,10 +19,21 @@ constexpr std::string_view gpt2_pattern =
 
 }  // namespace
 
+template <class Kind>
+std::ptrdiff_t PreTokenizer::count() const {
+  return std::count_if(steps_.begin(), steps_.end(),
+                       [](const Step& step) { return std::holds_alternative<Kind>(step); });
+}
+
 PreTokenizer::PreTokenizer(const nlohmann::json& json) {
   if (json.is_null()) return;
   add(json, 0);
   if (steps_.empty()) return;
+  // These rewrite the text, and several would multiply it: each ByteLevel may double its bytes, and
+  // a Metaspace splits at what the one before it put in.
+  if (count<ByteLevel>() > 1 || count<Metaspace>() > 1) {
+    throw ModelError("tokenizer: the pre_tokenizer has more than one ByteLevel or Metaspace");
+  }
   if (auto* last = std::get_if<ByteLevel>(&steps_.back())) {
     last->rewrites = false;
     gives_bytes_ = true;

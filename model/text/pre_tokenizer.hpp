@@ -73,6 +73,8 @@ class PreTokenizer {
     const WordSink& sink;
   };
 
+  template <class Kind>
+  std::ptrdiff_t count() const;
   void add(const nlohmann::json& json, int depth);
   void add_split(const nlohmann::json& json);
   void add_metaspace(const nlohmann::json& json);

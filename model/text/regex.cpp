@@ -36,6 +36,12 @@ PCRE2_SPTR units(std::string_view text) { return reinterpret_cast<PCRE2_SPTR>(te
 
 }  // namespace
 
+void fail_rewrite() {
+  throw ModelError(
+      "tokenizer: its normalizer or decoder makes more of a text than 64 times its size and 64 "
+      "KiB");
+}
+
 struct MatchBuffer::State {
   MatchData data{pcre2_match_data_create(1, nullptr)};
   MatchContext context{pcre2_match_context_create(nullptr)};
@@ -116,6 +122,23 @@ std::optional<Regex::Match> Regex::find(std::string_view text, std::size_t from,
   }
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
   return Match{ends[0], ends[1]};
+}
+
+std::string Regex::replace(std::string_view text, std::string_view content, std::size_t limit_bytes,
+                           MatchBuffer& buffer) const {
+  std::string result;
+  std::size_t done = 0;
+  const auto add = [&](std::string_view part) {
+    if (part.size() > limit_bytes - result.size()) fail_rewrite();
+    result += part;
+  };
+  for_each(text, buffer, [&](std::size_t begin, std::size_t end) {
+    add(text.substr(done, begin - done));
+    add(content);
+    done = end;
+  });
+  add(text.substr(done));
+  return result;
 }
 
 std::size_t Regex::next_character(std::string_view text, std::size_t at) {

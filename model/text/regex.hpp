@@ -8,6 +8,12 @@
 
 namespace penstock::model {
 
+// What steps that replace may make of a text of this size. Each multiplies what the one before it
+// gave: without a limit a few of them in a small file fill any memory.
+constexpr std::size_t rewrite_limit(std::size_t size_bytes) { return 64 * size_bytes + 65536; }
+
+[[noreturn]] void fail_rewrite();  // a ModelError
+
 // What one thread needs while it matches; any Regex may use it, one at a time.
 class MatchBuffer {
  public:
@@ -44,6 +50,11 @@ class Regex {
   // Calls `on_match(begin, end)`.
   template <class OnMatch>
   void for_each(std::string_view text, MatchBuffer& buffer, OnMatch&& on_match) const;
+
+  // `text`, which is not empty, with all matches replaced. Throws ModelError for a result above
+  // `limit_bytes`.
+  std::string replace(std::string_view text, std::string_view content, std::size_t limit_bytes,
+                      MatchBuffer& buffer) const;
 
  private:
   struct State;

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 
+#include "io/json.hpp"
+#include "io/utf8.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
 #include "model/text/tokenizer_state.hpp"
-#include "model/text/utf8.hpp"
 
 namespace penstock::model {
 namespace {
@@ -67,6 +68,8 @@ std::unique_ptr<EncodeScratch> Tokenizer::State::take_scratch() const {
 }
 
 void Tokenizer::State::give_back(std::unique_ptr<EncodeScratch> scratch) const {
+  constexpr std::size_t most_kept_bytes = 4u << 20;  // one huge word must not cost memory for ever
+  if (scratch->bpe.capacity_bytes() > most_kept_bytes) scratch->bpe = {};
   const std::lock_guard lock(mutex_);
   scratches_.push_back(std::move(scratch));
 }
@@ -78,25 +81,24 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json) {
   try {
-    const nlohmann::json json = nlohmann::json::parse(tokenizer_json);
+    const nlohmann::json json = io::parse_json(tokenizer_json);
     if (!json.is_object()) throw ModelError("tokenizer: tokenizer.json is not a JSON object");
     if (json.contains("version") && json["version"] != "1.0") {
       throw ModelError(
-          fmt::format("tokenizer: tokenizer.json is of version {}, only \"1.0\" is "
-                      "known",
-                      json["version"].dump()));
+          fmt::format("tokenizer: tokenizer.json is of version {}, only \"1.0\" is known",
+                      io::in_short(json["version"])));
     }
     // "truncation" and "padding" shape batches for training; a prompt is encoded as it is.
     return Tokenizer(std::make_shared<const State>(json));
-  } catch (const nlohmann::json::exception& error) {
+  } catch (const io::JsonError& error) {
     throw ModelError(fmt::format("tokenizer: tokenizer.json cannot be read: {}", error.what()));
   }
 }
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
   std::string repaired;
-  if (!is_utf8(text)) {
-    repaired = replace_invalid_utf8(text);
+  if (!io::is_valid_utf8(text)) {
+    repaired = io::to_valid_utf8(text);
     text = repaired;
   }
   std::unique_ptr<EncodeScratch> scratch = state_->take_scratch();
@@ -107,12 +109,14 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_spec
     ids.insert(ids.end(), before.begin(), before.end());
   }
   const auto on_token = [&](std::int32_t id) { ids.push_back(id); };
+  std::size_t left = rewrite_limit(text.size());  // for what is normalized, of all parts together
   const auto on_raw = [&](std::size_t begin, std::size_t end) {
     std::string normalized;
     std::string_view part = text.substr(begin, end - begin);
     if (!state_->normalizer.empty()) {
-      normalized = state_->normalizer.apply(part, scratch->match);
+      normalized = state_->normalizer.apply(part, left, scratch->match);
       part = normalized;
+      left -= std::min(left, part.size());
     }
     state_->added.split(
         part, true,

@@ -7,6 +7,7 @@
 #include "io/error.hpp"
 #include "io/file.hpp"
 #include "io/gguf.hpp"
+#include "io/json.hpp"
 #include "model/text/gguf_tokenizer.hpp"
 
 namespace penstock::model {
@@ -32,7 +33,12 @@ std::string read_optional(const std::filesystem::path& path, std::uint64_t limit
 
 // chat_template is a string, or a list of named templates of which "default" is taken.
 std::string template_of(const std::string& path, const std::string& text) {
-  const json config = json::parse(text, nullptr, false);
+  json config;
+  try {
+    config = io::parse_json(text);
+  } catch (const io::JsonError& error) {
+    throw io::FileError(path, error.what());
+  }
   if (!config.is_object()) throw io::FileError(path, "is not a JSON object");
   const auto value = config.find("chat_template");
   if (value == config.end() || value->is_null()) return "";

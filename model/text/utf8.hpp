@@ -6,27 +6,6 @@
 
 namespace penstock::model {
 
-// What stands at one place of a byte string that may not be UTF-8.
-struct Utf8Unit {
-  enum class Kind {
-    character,  // a whole character
-    invalid,    // bytes no character begins with: one U+FFFD (a "maximal subpart", Unicode 3.9)
-    truncated,  // the beginning of a character whose end is missing
-  };
-  Kind kind;
-  std::size_t size_bytes;
-};
-
-// `at` is inside of `text`.
-Utf8Unit scan_utf8(std::string_view text, std::size_t at);
-
-bool is_utf8(std::string_view text);
-
-// As Python's bytes.decode("utf-8", "replace") and Rust's String::from_utf8_lossy.
-std::string replace_invalid_utf8(std::string_view text);
-
-inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
-
 struct CodePoint {
   char32_t value;
   std::size_t size_bytes;

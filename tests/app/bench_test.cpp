@@ -39,6 +39,15 @@ TEST(Bench, MeasuresEveryBatchOnEveryLayout) {
   }
 }
 
+TEST(Bench, EndsWellWithThreads) {
+  for (int round = 0; round < 5; ++round) {
+    const Finished finished =
+        penstock({"bench", kEmbeddedModel, "--stages", "3", "--batch", "4", "--prompt", "8",
+                  "--generate", "8", "--kv-memory", "8M", "--threads", "1"});
+    ASSERT_EQ(finished.code, 0) << finished;
+  }
+}
+
 TEST(Bench, ShowsATable) {
   const Finished finished = penstock({"bench", kEmbeddedModel, "--batch", "2", "--prompt", "8",
                                       "--generate", "8", "--kv-memory", "8M"});
@@ -53,6 +62,9 @@ TEST(Bench, RefusesWhatDoesNotFit) {
       penstock({"bench", kEmbeddedModel, "--prompt", "500", "--generate", "100"});
   EXPECT_EQ(context.code, 1) << context;
   EXPECT_THAT(context.err, HasSubstr("exceed the context of 512"));
+  const Finished memory = penstock({"bench", kEmbeddedModel, "--batch", "40", "--kv-memory", "1M"});
+  EXPECT_EQ(memory.code, 1) << memory;
+  EXPECT_THAT(memory.err, HasSubstr("--batch 40 does not run at once"));
   const Finished batch = penstock({"bench", kEmbeddedModel, "--batch", "0"});
   EXPECT_EQ(batch.code, 1) << batch;
   EXPECT_THAT(batch.err, HasSubstr("--batch"));

@@ -112,6 +112,7 @@ TEST_F(Errors, OneProcess) {
       {{"--kv-memory", "1"}, "--kv-memory"},
       {{"--kv-memory", "lots"}, "--kv-memory 'lots'"},
       {{"--kv-memory", "9999999T"}, "--kv-memory"},
+      {{"--kv-memory", "9999T"}, "more than the"},
       {{"--dtype", "f16"}, "--dtype f16"},
       {{"--dtype", "int8"}, "--dtype 'int8'"},
       {{"--kv-dtype", "int8"}, "--kv-dtype 'int8'"},

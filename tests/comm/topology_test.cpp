@@ -19,6 +19,12 @@ TEST(DefaultThreads, AreTheMaskOfAPinnedRank) {
   EXPECT_EQ(default_threads(placement(8, 64), 1), 8);
   EXPECT_EQ(default_threads(placement(8, 64), 8), 8);
   EXPECT_EQ(default_threads(placement(1, 64), 64), 1);
+  EXPECT_EQ(default_threads(placement(4, 64), 8), 4);
+}
+
+TEST(DefaultThreads, AreTheShareOfASocketThatRanksHaveInCommon) {
+  EXPECT_EQ(default_threads(placement(32, 64), 4), 16);
+  EXPECT_EQ(default_threads(placement(32, 64), 3), 21);
 }
 
 TEST(DefaultThreads, AreTheShareOfARankThatIsNotPinned) {

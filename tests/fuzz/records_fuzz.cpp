@@ -3,8 +3,8 @@
 #include <string>
 #include <string_view>
 
-#include "io/error.hpp"
 #include "io/records.hpp"
+#include "io/utf8.hpp"
 
 // The first byte chooses the format, the rest is a line.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

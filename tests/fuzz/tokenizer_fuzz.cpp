@@ -5,9 +5,9 @@
 #include <string_view>
 #include <vector>
 
+#include "io/utf8.hpp"
 #include "model/error.hpp"
 #include "model/text/tokenizer.hpp"
-#include "model/text/utf8.hpp"
 
 namespace {
 
@@ -31,7 +31,7 @@ void check(const Tokenizer& tokenizer, std::string_view text) {
   StreamDecoder stream(tokenizer);
   for (const std::int32_t id : ids) {
     const std::string piece = stream.push(id);
-    if (!penstock::model::is_utf8(piece)) std::abort();
+    if (!penstock::io::is_valid_utf8(piece)) std::abort();
     streamed += piece;
   }
   streamed += stream.finish();

@@ -23,6 +23,28 @@ TEST(Utf8, ReplacesAsPythonDoes) {
   EXPECT_EQ(to_valid_utf8("\xf0\x9f\x98z"), r + "z");  // a start of three bytes: once
   EXPECT_EQ(to_valid_utf8("\xe2\x82\xe2\x82\xac"), r + "€");
   EXPECT_EQ(to_valid_utf8("\xf0\x80\x80"), r + r + r);
+  EXPECT_EQ(to_valid_utf8("\xf0\x9f\xf0\x9f\x91\x8d"), r + "\xf0\x9f\x91\x8d");
+}
+
+TEST(Utf8, KnowsWhatIsValid) {
+  EXPECT_TRUE(is_valid_utf8(""));
+  EXPECT_TRUE(is_valid_utf8("aé€😀\xef\xbf\xbd"));
+  EXPECT_TRUE(is_valid_utf8("0123456789abcdefé"));
+  for (const char* broken :
+       {"\x80", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\xff",
+        "ok\xf0\x9f\x98", "0123456789abcdef\xc3", "01234567\x80"}) {
+    EXPECT_FALSE(is_valid_utf8(broken)) << broken;
+  }
+}
+
+TEST(Utf8, TellsWhatIsCutFromWhatIsBroken) {
+  using Kind = Utf8Unit::Kind;
+  const auto kind = [](std::string_view text) { return scan_utf8(text, 0).kind; };
+  EXPECT_EQ(kind("\xe2\x82\xac"), Kind::character);
+  EXPECT_EQ(kind("\xe2\x82"), Kind::truncated);
+  EXPECT_EQ(kind("\xe2\x82x"), Kind::invalid);
+  EXPECT_EQ(scan_utf8("\xe2\x82x", 0).size_bytes, 2u);
+  EXPECT_EQ(kind("\xed\xa0"), Kind::invalid);  // whatever follows, a surrogate
 }
 
 }  // namespace

@@ -88,8 +88,6 @@ TEST_F(DatasetTest, WindowsAreOrderedOneByOne) {
   Dataset all = dataset({});
   EXPECT_EQ(all.size(), 7u);
   EXPECT_THAT(drain(all), ElementsAre(5, 3, 1, 2, 6, 0, 4));
-  EXPECT_TRUE(all.done());
-  EXPECT_EQ(all.taken(), 7u);
   EXPECT_EQ(all.next(), std::nullopt);
   Dataset windows = dataset({.window_records = 3});
   EXPECT_THAT(drain(windows), ElementsAre(1, 2, 0, 5, 3, 4, 6));
@@ -101,9 +99,6 @@ TEST_F(DatasetTest, Limit) {
   EXPECT_EQ(three.size(), 3u);
   EXPECT_THAT(drain(three), ElementsAre(1, 2, 0));
   Dataset none = dataset({.limit = 0});
-  EXPECT_TRUE(none.done());
-  EXPECT_EQ(none.peek(), nullptr);
-  EXPECT_FALSE(none.prefetch());
   EXPECT_EQ(none.next(), std::nullopt);
   Dataset more = dataset({.limit = 9});
   EXPECT_EQ(more.size(), 4u);
@@ -130,18 +125,6 @@ TEST_F(DatasetTest, BrokenRecordsAreItems) {
   EXPECT_EQ(failed.id, 7);
   EXPECT_EQ(describe(failed), "line 1: 'prompt' must be a string, not a number");
   EXPECT_THAT(drain(data), ElementsAre(1, -3));
-}
-
-TEST_F(DatasetTest, PrefetchIsBoundedAndChangesNothing) {
-  write("1\n333\n22\n4444\n1\n55555\n22\n");
-  Dataset data = dataset({.window_records = 4, .look_ahead = 5});
-  int fetched = 0;
-  while (data.prefetch()) ++fetched;
-  EXPECT_EQ(fetched, 5);  // across the border of the window
-  ASSERT_NE(data.peek(), nullptr);
-  EXPECT_EQ(std::get<Request>(*data.peek()).index, 3u);
-  EXPECT_EQ(data.taken(), 0u);
-  EXPECT_THAT(drain(data), ElementsAre(3, 1, 2, 0, 5, 6, 4));
 }
 
 }  // namespace

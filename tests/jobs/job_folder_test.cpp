@@ -64,7 +64,6 @@ using Names = std::set<std::string>;
 
 TEST_F(JobFolderTest, LiesBesideTheOutput) {
   const JobFolder folder(output(), false);
-  EXPECT_EQ(folder.output(), output());
   EXPECT_EQ(folder.path(), output() + ".job");
   EXPECT_EQ(folder.file("index"), output() + ".job/index");
   EXPECT_TRUE(fs::is_directory(folder.path()));
@@ -99,7 +98,7 @@ TEST_F(JobFolderTest, AKeptJobStays) {
   {
     JobFolder folder(output(), false);
     folder.write_state(JobState::running, {});
-    folder.keep();
+    folder.begin();
   }
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/state"}));
 }
@@ -130,8 +129,32 @@ TEST_F(JobFolderTest, FreshRemovesOutputAndJob) {
        {"state", "manifest.json", "index", "journal-0000.jsonl", "ledger.json", "input"}) {
     write(std::string("answers.jsonl.job/") + name);
   }
-  const JobFolder folder(output(), true);
+  JobFolder folder(output(), true);
+  folder.begin();
+  EXPECT_EQ(folder.path(), output() + ".job");
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "other"}));
+}
+
+TEST_F(JobFolderTest, FreshRemovesNothingBeforeTheJobBegins) {
+  write("answers.jsonl", "precious");
+  write("answers.jsonl.job/state", "{}");
+  {
+    const JobFolder folder(output(), true);
+    EXPECT_NE(folder.path(), output() + ".job");
+    std::ofstream(folder.file("index")) << "x";
+  }
+  EXPECT_EQ(read("answers.jsonl"), "precious");
+  EXPECT_EQ(names(), (Names{"answers.jsonl", "answers.jsonl.job", "answers.jsonl.job/state"}));
+}
+
+TEST_F(JobFolderTest, FilesThatAreOpenFollowTheFolder) {
+  write("answers.jsonl.job/state", "{}");
+  JobFolder folder(output(), true);
+  std::ofstream journal(folder.file("journal-0000.jsonl"));
+  folder.begin();
+  journal << "row" << std::flush;
+  EXPECT_EQ(read("answers.jsonl.job/journal-0000.jsonl"), "row");
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/journal-0000.jsonl"}));
 }
 
 TEST_F(JobFolderTest, FreshOnNothingIsFine) {
@@ -144,7 +167,8 @@ TEST_F(JobFolderTest, FreshRemovesWhatAKilledRunLeft) {
   write("answers.jsonl.job/state.0123abcd.tmp");
   write("answers.jsonl.job/manifest.json.ffffffff.tmp");
   write("answers.jsonl.job/merge.aB3dE6");
-  const JobFolder folder(output(), true);
+  JobFolder folder(output(), true);
+  folder.begin();
   EXPECT_EQ(names(), Names{"answers.jsonl.job"});
 }
 
@@ -159,7 +183,7 @@ TEST_F(JobFolderTest, FreshLeavesTheFilesOfOthers) {
     EXPECT_THAT(made(true), ThrowsMessage<io::FileError>(
                                 AllOf(HasSubstr("answers.jsonl.job: "), HasSubstr("of others"))));
     EXPECT_EQ(read(name), "precious");
-    EXPECT_FALSE(fs::exists(at("answers.jsonl.job/index")));
+    EXPECT_TRUE(fs::exists(at("answers.jsonl.job/index")));
     fs::remove_all(at("answers.jsonl.job"));
   }
 }
@@ -175,9 +199,10 @@ TEST_F(JobFolderTest, ALinkInTheJobIsRemovedNotWhatItNames) {
   write("input", "precious");
   fs::create_directory(at("answers.jsonl.job"));
   fs::create_symlink(at("input"), at("answers.jsonl.job/input"));
-  { const JobFolder folder(output(), true); }
+  JobFolder folder(output(), true);
+  folder.begin();
   EXPECT_EQ(read("input"), "precious");
-  EXPECT_EQ(names(), Names{"input"});
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "input"}));
 }
 
 TEST_F(JobFolderTest, OutputThatIsAFolderIsRefused) {
@@ -218,7 +243,6 @@ TEST_F(JobFolderTest, ParentThatCannotBeWrittenTo) {
 TEST_F(JobFolderTest, StateIsOneObjectThatScriptsCanRead) {
   const JobFolder folder(output(), false);
   const std::pair<JobState, const char*> states[] = {{JobState::running, "running"},
-                                                     {JobState::again, "again"},
                                                      {JobState::done, "done"},
                                                      {JobState::errors, "errors"},
                                                      {JobState::broken, "broken"}};

@@ -95,7 +95,7 @@ TEST(RunThreads, EachStageOnAThreadOfItsOwnTheFirstOnTheCaller) {
   std::set<int> members;
   std::set<std::thread::id> threads;
   std::thread::id first;
-  run_threads(4, [&](Endpoint& endpoint) {
+  const int result = run_threads(4, [&](Endpoint& endpoint) {
     const auto names = endpoint.control->all_gather("x", "a test", kTimeout);
     const std::lock_guard lock(mutex);
     EXPECT_EQ(names.size(), 4u);
@@ -106,7 +106,9 @@ TEST(RunThreads, EachStageOnAThreadOfItsOwnTheFirstOnTheCaller) {
     members.insert(member);
     threads.insert(std::this_thread::get_id());
     if (member == 0) first = std::this_thread::get_id();
+    return 40 + member;
   });
+  EXPECT_EQ(result, 40) << "what stage 0 returned";
   EXPECT_EQ(members, (std::set<int>{0, 1, 2, 3}));
   EXPECT_EQ(threads.size(), 4u);
   EXPECT_EQ(first, std::this_thread::get_id());
@@ -136,7 +138,7 @@ TEST(RunThreads, TheCauseIsRethrownAndNotItsEchoes) {
     std::atomic<int> echoes = 0;
     EXPECT_THAT(
         [&] {
-          run_threads(kStages, [&](Endpoint& endpoint) {
+          run_threads(kStages, [&](Endpoint& endpoint) -> int {
             if (endpoint.control->member() == guilty) throw Cause("the tensor is missing");
             try {
               wait_for_ever(endpoint);
@@ -156,7 +158,7 @@ TEST(RunThreads, TheFirstOfCommErrorsIsTheCause) {
   for (int guilty = 0; guilty < 4; ++guilty) {
     EXPECT_THAT(
         [&] {
-          run_threads(4, [&](Endpoint& endpoint) {
+          run_threads(4, [&](Endpoint& endpoint) -> int {
             if (endpoint.control->member() == guilty) throw comm::CommError("an unknown message");
             wait_for_ever(endpoint);
           });
@@ -173,6 +175,7 @@ TEST(RunThreads, OfAnAgreementTheOneThatReportsIsRethrown) {
         const bool ok = endpoint.control->member() != guilty;
         endpoint.control->agree(ok, ok ? "" : "no such checkpoint", "opening", kTimeout);
         ADD_FAILURE() << "agreed";
+        return 0;
       });
       ADD_FAILURE() << "nothing was thrown";
     } catch (const comm::AgreeError& e) {
@@ -188,6 +191,7 @@ TEST(RunThreads, ALateFailureAfterTheOthersEndedIsSeen) {
         run_threads(3, [](Endpoint& endpoint) {
           endpoint.control->all_gather("", "the end", kTimeout);
           if (endpoint.control->member() == 2) throw Cause("the disk is full");
+          return 0;
         });
       },
       ThrowsMessage<Cause>("the disk is full"));

@@ -123,8 +123,6 @@ TEST_F(ProgressShown, LinesComeSoonAndThenRarely) {
   // The rates are those since the last line.
   progress.update(counts(32), seconds(135));
   EXPECT_EQ(take(), "32 of 100 records (32.0 %), in 1,000 tok/s, out 10 tok/s, 35 s, ETA 1:14\n");
-  progress.message("a word");
-  EXPECT_EQ(take(), "a word\n");
   // The last one shows the whole run.
   progress.finish(counts(100), seconds(150));
   EXPECT_EQ(take(), "100 of 100 records (100.0 %), in 2,000 tok/s, out 20 tok/s, 50 s\n");
@@ -136,15 +134,11 @@ TEST_F(ProgressShown, BarIsRedrawnInPlace) {
   EXPECT_EQ(take(), "\r0/100  [................]  0 %\x1b[K");
   progress.update(counts(5), seconds(100) + milliseconds(199));
   EXPECT_EQ(take(), "");
-  progress.message("rank 3 is slow");
-  EXPECT_EQ(take(), "\r\x1b[Krank 3 is slow\n0/100  [................]  0 %");
   width_ = 16;
   progress.update(counts(50), seconds(102));
   EXPECT_EQ(take(), "\r50/100  50 %\x1b[K");
   progress.finish(counts(100), seconds(103));
   EXPECT_EQ(take(), "\r100/100  100 %\x1b[K\n");
-  progress.message("done");
-  EXPECT_EQ(take(), "done\n");
 }
 
 TEST_F(ProgressShown, RatesForgetTheOldPast) {
@@ -164,8 +158,6 @@ TEST_F(ProgressShown, NoneIsSilent) {
   progress.update(counts(1), seconds(9999));
   progress.finish(counts(1), seconds(9999));
   EXPECT_EQ(take(), "");
-  progress.message("still told");
-  EXPECT_EQ(take(), "still told\n");
 }
 
 }  // namespace

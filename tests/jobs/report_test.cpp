@@ -114,11 +114,11 @@ TEST(Report, Summary) {
       "output      out.jsonl\n"
       "time of each stage, %\n"
       "  stage  rank  compute  wait upstream  wait downstream  communication  starved  drain  "
-      "total\n"
+      "waits  total\n"
       "      0     0     92.3            0.0              5.8            0.0      0.0    1.9  "
-      " 1:05\n"
+      "  7.7   1:05\n"
       "      1     1     90.0           10.0              0.0            0.0      0.0    0.0  "
-      " 1:05\n");
+      " 10.0   1:05\n");
 }
 
 TEST(Report, SummaryOfNothing) {

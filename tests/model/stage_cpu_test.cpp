@@ -206,7 +206,9 @@ TEST(StageTest, TellsSizesAndClass) {
   // 2 layers, 2 heads, 32 tokens; keys of 24 numbers and values padded to 32, in f32.
   EXPECT_EQ(stage->kv_block_bytes(), 2u * 2 * 32 * (24 + 32) * 4);
   EXPECT_THAT(stage->numeric_class(), testing::StartsWith("cpu "));
-  EXPECT_THAT(stage->numeric_class(), HasSubstr("onednn-"));
+  for (const char* part : {"onednn-", "kernels-", "highway-", "libc-"}) {
+    EXPECT_THAT(stage->numeric_class(), HasSubstr(part));
+  }
 }
 
 // --- What is refused -----------------------------------------------------------------------------
@@ -300,6 +302,35 @@ TEST_F(StageRefusals, TooManySamples) {
   plan_.block_table.push_back(1);
   plan_.sequences.push_back({8, 3, 1, 0, 1, 1, true});
   EXPECT_THAT(refusal(plan_), HasSubstr("2 rows to sample"));
+}
+
+// The memory that a stage may take is that of its weights, activations and logits together.
+TEST(StageTest, MoreThanItsMemoryIsRefusedWithTheParts) {
+  ModelConfig config = config_of_four_layers();
+  config.vocab_size = 20000;
+  const tests::RandomCheckpoint file(config, io::DType::bf16, "stage_memory");
+  const io::CheckpointReader reader(file.path());
+  StageOptions options = options_of(io::DType::bf16, io::DType::bf16, 1);
+  options.max_rows = 512;
+  options.max_samples = 512;
+  const auto make = [&](const StageRange& range, std::uint64_t memory_bytes) {
+    options.memory_bytes = memory_bytes;
+    return make_cpu_stage(reader, config, range, options, {})->weight_bytes();
+  };
+  const StageRange whole{0, 4, true, true};
+  const StageRange first{0, 3, true, false};
+  const std::uint64_t weights = make(whole, 0);
+  const std::uint64_t first_weights = make(first, 0);
+  const std::uint64_t logits = std::uint64_t{20000} * 4 * 512;
+  // 512 rows of activations are more than 1 MB and less than 8.
+  EXPECT_EQ(make(whole, weights + logits + (8u << 20)), weights);
+  EXPECT_EQ(make(first, first_weights + (8u << 20)), first_weights);
+  EXPECT_THAT([&] { make(first, first_weights + (1u << 20)); },
+              testing::ThrowsMessage<ModelError>(HasSubstr("activations for 512 rows")));
+  EXPECT_THAT([&] { make(whole, weights + logits); },
+              testing::ThrowsMessage<ModelError>(HasSubstr("share")));
+  EXPECT_THAT([&] { make(whole, weights + (8u << 20)); },
+              testing::ThrowsMessage<ModelError>(HasSubstr("logits for 512 samples")));
 }
 
 TEST(StageTest, ConfigThatIsNotTheFilesIsRefusedWithTheTensor) {

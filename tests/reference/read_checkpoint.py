@@ -2,8 +2,8 @@
 
 usage: read_checkpoint.py FILE
 
-For each tensor: shape, dtype, offset and its first values. Where the package
-xxhash is installed the block checksums and the digest are computed too.
+For each tensor: shape, dtype, offset and its first values; and the block checksums and the digest,
+computed from the bytes.
 """
 
 import json
@@ -12,11 +12,7 @@ import sys
 
 import h5py
 import numpy as np
-
-try:
-    import xxhash
-except ImportError:
-    xxhash = None
+import xxhash
 
 
 def text(value):
@@ -118,7 +114,7 @@ def read(path):
                 "first": [float(value) if np.isfinite(value) else str(value)
                           for value in values.ravel()[:8]],
             })
-            if xxhash and offset is not None:
+            if offset is not None:
                 raw.seek(offset)
                 left = item.id.get_storage_size()
                 while left > 0:
@@ -134,10 +130,9 @@ def read(path):
             "tokenizer": {name: blob.decode("latin-1") for name, blob in blobs.items()},
             "tensors": tensors,
         }
-        if xxhash:
-            table = file["checksums"][()].tobytes() if "checksums" in file else b""
-            result["checksums_match"] = table == blocks
-            result["digest"] = digest_of(root, fields, config_text, blobs, tensors, table)
+        table = file["checksums"][()].tobytes() if "checksums" in file else b""
+        result["checksums_match"] = table == blocks
+        result["digest"] = digest_of(root, fields, config_text, blobs, tensors, table)
         return result
 
 

@@ -1,22 +1,23 @@
 #pragma once
 
+#include <unistd.h>
+
 #include <cstddef>
 #include <fstream>
-#include <string>
+
+#include "model/host_memory.hpp"
 
 namespace penstock::support {
 
-// What the machine can still give, in bytes; 0 if it does not say.
-inline std::size_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::size_t kilobytes = 0;
-  std::string unit;
-  while (file >> key >> kilobytes) {
-    std::getline(file, unit);
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return 0;
+using model::available_memory_bytes;
+
+// What this process holds in memory now.
+inline std::size_t resident_memory_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t size_pages = 0;
+  std::size_t resident_pages = 0;
+  file >> size_pages >> resident_pages;
+  return resident_pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace penstock::support

@@ -65,7 +65,7 @@ void write_model(const std::filesystem::path& folder, const nlohmann::json& conf
   const std::uint64_t length = text.size();
   std::string file(reinterpret_cast<const char*>(&length), sizeof length);
   tests::write(folder / "config.json", config_json.dump());
-  tests::write(folder / "tokenizer.json", "{}");
+  tests::write(folder / "tokenizer.json", tests::kTinyTokenizer);
   tests::write(folder / "model.safetensors", file + text + data);
 }
 

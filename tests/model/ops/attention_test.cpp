@@ -37,12 +37,11 @@ class Sequence {
   }
 
   // Computes the rows in chunks that end at `ends`, through `blocks` of a cache full of NaN where
-  // nothing was written.
+  // nothing was written, padding included.
   std::vector<T> run(const std::vector<std::size_t>& ends, const std::vector<std::uint32_t>& blocks,
                      int threads) const {
     const std::size_t largest = *std::max_element(blocks.begin(), blocks.end());
     std::vector<std::byte> cache((largest + 1) * layout_.block_bytes(), std::byte{0xFF});
-    zero_padding(cache);
     std::vector<T> out(q_.size());
     const Cpu device{threads};
     AttentionScratch scratch(device, shape_.heads, layout_);
@@ -93,17 +92,6 @@ class Sequence {
                 std::size_t i) const {
     const double value = to_double(values[(token * shape_.kv_heads + head) * shape_.head_dim + i]);
     return to_double(from_f32<Kv>(static_cast<float>(value)));
-  }
-
-  // What the cache's owner promises: padding columns of values are zero.
-  void zero_padding(std::vector<std::byte>& cache) const {
-    const std::size_t padding = layout_.value_stride() - layout_.head_dim;
-    for (std::size_t at = 0; at < cache.size(); at += layout_.head_bytes()) {
-      Kv* values = reinterpret_cast<Kv*>(cache.data() + at + layout_.key_tile_bytes());
-      for (std::size_t t = 0; t < KvLayout::kTokens; ++t) {
-        std::fill_n(values + t * layout_.value_stride() + layout_.head_dim, padding, Kv{});
-      }
-    }
   }
 
   void write(const Cpu& device, std::size_t start, std::size_t end,

@@ -29,13 +29,22 @@ TEST(HostBufferTest, MovesAndLeavesEmpty) {
   EXPECT_EQ(first.size_bytes(), 0u);
 }
 
-TEST(HostBufferTest, ImpossibleSizeIsAnErrorWithItsPurpose) {
-  try {
-    const HostBuffer buffer(std::numeric_limits<std::size_t>::max() - 5, 1, "the KV cache");
-    FAIL() << "no exception";
-  } catch (const ModelError& error) {
-    EXPECT_THAT(error.what(), testing::HasSubstr("the KV cache"));
+TEST(HostBufferTest, LazyOneIsZeroedAndMoves) {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{100}, (std::size_t{5} << 20) + 3}) {
+    HostBuffer first = HostBuffer::lazy(size, "a test");
+    const HostBuffer buffer = std::move(first);
+    ASSERT_EQ(buffer.size_bytes(), size);
+    EXPECT_EQ(first.data(), nullptr);  // NOLINT(bugprone-use-after-move)
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64, 0u);
+    for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(buffer.data()[i], std::byte{0});
   }
+}
+
+TEST(HostBufferTest, ImpossibleSizeIsAnErrorWithItsPurpose) {
+  constexpr std::size_t kImpossible = std::numeric_limits<std::size_t>::max() - 5;
+  const auto names_it = testing::ThrowsMessage<ModelError>(testing::HasSubstr("the KV cache"));
+  EXPECT_THAT([] { HostBuffer(kImpossible, 1, "the KV cache"); }, names_it);
+  EXPECT_THAT([] { HostBuffer::lazy(kImpossible, "the KV cache"); }, names_it);
 }
 
 }  // namespace

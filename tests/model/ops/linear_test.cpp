@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -29,11 +30,6 @@ LinearShape shape_of(std::size_t in, std::size_t out, io::DType dtype, io::DType
   shape.bias = bias;
   shape.max_rows = 600;
   return shape;
-}
-
-bool multiplies_bf16() {
-  const auto level = make_linear_factory(Cpu{1})->numeric_class();
-  return level.starts_with("avx512_bf16") || level.starts_with("avx512_amx");
 }
 
 template <class T, class Out>
@@ -183,15 +179,28 @@ TYPED_TEST(LinearTest, TheProofSeesAnotherOrderOfSummation) {
   EXPECT_FALSE(reversed.matches(product, in_order));
 }
 
+TEST(ProductProofTest, TriesEveryNumberOfRowsThatACallMayHave) {
+  LinearShape shape = shape_of(8, 8, io::DType::f32, io::DType::f32, false);
+  for (const std::size_t max_rows : {1u, 16u, 20u, 150u, 256u, 1000u}) {
+    shape.max_rows = max_rows;
+    const auto batches = ProductProof(Cpu{1}, shape).batches();
+    for (std::size_t rows = 1; rows <= std::min<std::size_t>(max_rows, kMaxCallRows); ++rows) {
+      EXPECT_THAT(batches, testing::Contains(row_bucket(rows))) << "of at most " << max_rows;
+    }
+    EXPECT_LE(batches.back(), product_padded_rows(max_rows));
+  }
+}
+
 // oneDNN reads its instruction set once in a process, so older machines are played by running this
 // program again.
 class OlderMachineTest : public testing::TestWithParam<const char*> {};
 
-TEST_P(OlderMachineTest, ProductsAreExactAndInvariant) {
+TEST_P(OlderMachineTest, ProductsAreExactInvariantAndMeasured) {
   if (std::getenv("ONEDNN_MAX_CPU_ISA") != nullptr) GTEST_SKIP() << "an older machine already";
   const std::string program = std::filesystem::read_symlink("/proc/self/exe");
-  const std::string command = fmt::format(
-      "ONEDNN_MAX_CPU_ISA={} '{}' --gtest_filter='LinearTest*' 2>&1", GetParam(), program);
+  const std::string command =
+      fmt::format("ONEDNN_MAX_CPU_ISA={} '{}' --gtest_filter='LinearTest*:MachineLimits*' 2>&1",
+                  GetParam(), program);
   FILE* pipe = popen(command.c_str(), "r");
   ASSERT_NE(pipe, nullptr);
   std::string output;
@@ -200,7 +209,7 @@ TEST_P(OlderMachineTest, ProductsAreExactAndInvariant) {
     output += piece.data();
   }
   EXPECT_EQ(pclose(pipe), 0) << output;
-  EXPECT_THAT(output, testing::HasSubstr("[  PASSED  ] 12 tests"));
+  EXPECT_THAT(output, testing::HasSubstr("[  PASSED  ] 13 tests"));
 }
 INSTANTIATE_TEST_SUITE_P(Isa, OlderMachineTest, testing::Values("AVX2", "AVX512_CORE"));
 

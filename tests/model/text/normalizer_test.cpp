@@ -9,7 +9,7 @@ using nlohmann::json;
 
 std::string normalized(const json& part, const std::string& text) {
   MatchBuffer buffer;
-  return Normalizer(part).apply(text, buffer);
+  return Normalizer(part).apply(text, rewrite_limit(text.size()), buffer);
 }
 
 // The expected texts are the tokenizers library's (normalize_str).

@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "io/utf8.hpp"
 #include "model/error.hpp"
-#include "model/text/utf8.hpp"
 
 namespace penstock::model {
 namespace {
@@ -85,7 +85,7 @@ TEST(TokenizerTest, DecodingGivesTheTextBack) {
     for (const json& hex : reference().at("texts")) {
       const std::string text = from_hex(hex);
       if (text.find("[L]") != text.npos || text.find("[R]") != text.npos) continue;  // take blanks
-      EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, false), false), replace_invalid_utf8(text));
+      EXPECT_EQ(tokenizer.decode(tokenizer.encode(text, false), false), io::to_valid_utf8(text));
     }
   }
 }
@@ -99,7 +99,7 @@ TEST(TokenizerTest, StreamedPiecesAreWholeCharactersAndGiveTheReferencesText) {
       std::string text;
       for (const std::int32_t id : item.at("any_ids")[i].get<Ids>()) {
         const std::string piece = stream.push(id);
-        EXPECT_TRUE(is_utf8(piece));
+        EXPECT_TRUE(io::is_valid_utf8(piece));
         text += piece;
       }
       text += stream.finish();

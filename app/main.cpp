@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "app/commands.hpp"
+#include "app/openmp_waiting.hpp"
 #include "comm/error.hpp"
 #include "jobs/launch.hpp"
 
@@ -59,6 +60,7 @@ void report(const std::exception& e, const std::optional<comm::World>& world, bo
 }  // namespace
 
 int main(int argc, char** argv) {
+  app::bound_openmp_spinning(argv);
   // Outside the try block: the world must not be torn down by an exception that all ranks share.
   std::optional<comm::World> world;
   try {

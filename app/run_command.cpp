@@ -80,7 +80,8 @@ int run_command(Invocation& invocation) {
       "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n\n"
       "D   JSONL: {\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} "
       "or\n    {\"tokens\": [1, 2, 3]}, with an optional \"id\" and any of the answer options as\n"
-      "    fields; or plain text, a prompt a line; - is standard input\n"
+      "    fields; or plain text, a prompt a line. .jsonl, .ndjson and .json are JSONL, .txt is\n"
+      "    text; of other files, and of standard input (-), the first byte tells: { is JSONL\n"
       "O   JSONL: {\"id\", \"index\", \"text\", \"finish_reason\", \"usage\"}; O.job/ beside it "
       "holds\n    what the job needs while it runs\n",
       {"CKPT"});

@@ -260,10 +260,10 @@ std::string IndexedInput::line(const IndexEntry& entry) const {
 }
 
 InputFormat detect_format(const std::string& path) {
-  const auto ends_with = [&](std::string_view end) { return path.ends_with(end); };
-  if (path == "-" || ends_with(".jsonl") || ends_with(".ndjson") || ends_with(".json")) {
-    return InputFormat::jsonl;
+  for (const std::string_view end : {".jsonl", ".ndjson", ".json"}) {
+    if (path.ends_with(end)) return InputFormat::jsonl;
   }
+  if (path.ends_with(".txt")) return InputFormat::text;
   refuse_pipe(path);
   const File file(path);
   std::string start(std::min<std::uint64_t>(file.size_bytes(), 4096), '\0');

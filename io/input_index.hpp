@@ -48,8 +48,8 @@ class IndexedInput {
   std::unique_ptr<State> state_;
 };
 
-// "-" and names that end in .jsonl, .ndjson or .json are JSONL; .txt and others are text, unless
-// the first non-blank byte is '{'.
+// Names that end in .jsonl, .ndjson or .json are JSONL, in .txt text; of others the content tells:
+// JSONL if the first non-blank byte is '{'.
 InputFormat detect_format(const std::string& path);
 
 }  // namespace penstock::io

@@ -53,9 +53,7 @@ class DriverJob {
     context_.eos_token_ids = eos_token_ids(config, files.generation_config);
     context_.defaults =
         default_params(files.generation_config, options.generation, config.vocab_size);
-    const auto limit = static_cast<std::uint32_t>(config.max_position);
-    context_.context_limit =
-        options.pipeline.max_context == 0 ? limit : std::min(limit, options.pipeline.max_context);
+    context_.context_limit = context_limit(config, options.pipeline);
 
     refuse_output_that_is("input", options.input);
     refuse_output_that_is("checkpoint", options.pipeline.checkpoint);
@@ -68,7 +66,7 @@ class DriverJob {
     records_ = io::build_index(input, folder_->file("index"));
     input_.emplace(input, folder_->file("index"));
     builder_.emplace(context_);
-    dataset_.emplace(*input_, io::detect_format(options.input), *builder_,
+    dataset_.emplace(*input_, io::detect_format(input), *builder_,
                      DatasetOptions{.limit = options.limit});
     journal_.emplace(folder_->file(kJournal));
   }

@@ -90,7 +90,29 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
 // A model for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 
+// What every stage of a pipeline must see alike: option files and copies of the checkpoint may
+// differ from host to host.
+void agree_on_inputs(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
+  std::vector<json> all;
+  for (const std::string& text :
+       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
+    all.push_back(json::parse(text));
+  }
+  agree_on(endpoint, "comparing the options", [&] {
+    for (const auto& [name, value] : mine.items()) {
+      if (value == all[0].at(name)) continue;
+      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
+                                   name, value.dump(), all[0].at(name).dump()));
+    }
+  });
+}
+
 }  // namespace
+
+std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
+  const auto limit = static_cast<std::uint32_t>(config.max_position);
+  return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
+}
 
 void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::function<void()>& body) {
   bool ok = true;
@@ -107,29 +129,16 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
   endpoint.control->agree(ok, text, what, kLoadTimeout);
 }
 
-// What every stage of a pipeline must see alike: option files and copies of the checkpoint may
-// differ from host to host.
-void agree_on_inputs(comm::Endpoint& endpoint, const json& mine) {
-  std::vector<json> all;
-  for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
-    all.push_back(json::parse(text));
-  }
-  agree_on(endpoint, "comparing the options", [&] {
-    for (const auto& [name, value] : mine.items()) {
-      if (value == all[0].at(name)) continue;
-      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
-                                   name, value.dump(), all[0].at(name).dump()));
-    }
-  });
-}
-
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const PipelineChoice& choice) {
   const Ledger::Time begin = steady_now();
   const int member = endpoint.control->member();
-  const int node_ranks = layout.link == LinkKind::local ? layout.stages : world.node_size();
-  const comm::CpuPlacement placement = comm::cpu_placement();
+  comm::CpuPlacement placement = comm::cpu_placement();
+  int node_ranks = world.node_size();
+  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
+    node_ranks = layout.stages;
+    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
+  }
 
   std::optional<io::CheckpointReader> checkpoint;
   model::ModelConfig config;
@@ -151,8 +160,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
       throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
     }
     ranges = model::cut_stages(config, layout.stages, stage_options.dtype);
-    context_limit = static_cast<std::uint32_t>(config.max_position);
-    if (choice.max_context > 0) context_limit = std::min(context_limit, choice.max_context);
+    context_limit = jobs::context_limit(config, choice);
     options.slots = choice.slots > 0     ? choice.slots
                     : layout.stages == 1 ? 1
                                          : static_cast<std::uint32_t>(layout.stages) + 1;

@@ -31,6 +31,9 @@ struct PipelineChoice {
   std::uint64_t kv_memory = 0;  // bytes a rank
 };
 
+// Tokens of a prompt and its answer together.
+std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
+
 // A stage that is loaded, with its cache, and what all stages agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;

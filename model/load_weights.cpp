@@ -65,7 +65,11 @@ WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelCo
     }
     tensors_.emplace(spec.name, tensor);
     bytes_total_ += tensor->size_bytes;
-    resident_bytes_ += elements_of(*tensor) * io::size_of(spec.is_matrix ? dtype_ : io::DType::f32);
+    const io::DType resident = spec.is_matrix ? dtype_ : io::DType::f32;
+    resident_bytes_ += elements_of(*tensor) * io::size_of(resident);
+    if (tensor->dtype != resident) {
+      largest_converted_bytes_ = std::max(largest_converted_bytes_, tensor->size_bytes);
+    }
   }
 }
 

@@ -13,7 +13,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr std::chrono::seconds kSoon{20};
+constexpr std::chrono::seconds kSoon{5};
 
 class Errors : public testing::Test {
  protected:
@@ -76,16 +76,37 @@ TEST_F(Errors, FilesThatAreNotThereOrThere) {
   EXPECT_FALSE(std::filesystem::exists(output_ + ".job"));
 }
 
-TEST_F(Errors, ConfigFileThatOneRankLacks) {
-  // Ranks with options of their own: mpirun -n 1 A : -n 1 B.
+// Two ranks with options of their own: mpirun -n 1 A : -n 1 B.
+Finished two_ranks(const Arguments& first, const Arguments& second) {
   Arguments command;
   std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
   for (std::string word; mpirun >> word;) command.push_back(word);
-  const Arguments good = Arguments{"1", PENSTOCK_PROGRAM} + run_with({"--max-tokens", "2"});
-  const Arguments bad = good + Arguments{"--config", "missing.ini"};
-  const Finished run = start(command + good + Arguments{":", "-n"} + bad, "", kSoon);
-  expect_one_message(run, "missing.ini: this --config file cannot be read (rank 1, host ");
+  const Arguments program{"1", PENSTOCK_PROGRAM};
+  return start(command + program + first + Arguments{":", "-n"} + program + second, "", kSoon);
+}
+
+TEST_F(Errors, ConfigFileThatOneRankLacks) {
+  const Arguments good = run_with({"--max-tokens", "2"});
+  expect_one_message(two_ranks(good, good + Arguments{"--config", "missing.ini"}),
+                     "missing.ini: this --config file cannot be read (rank 1, host ");
   expect_nothing_written();
+}
+
+TEST_F(Errors, RanksThatDoNotAgree) {
+  const auto refused = [&](const Arguments& first, const Arguments& second,
+                           const std::string& named) {
+    SCOPED_TRACE(named);
+    expect_one_message(two_ranks(first, second), named);
+    expect_nothing_written();
+  };
+  const Arguments base = run_with({"--max-tokens", "2"});
+  refused(base + Arguments{"--slots", "3"}, base + Arguments{"--slots", "5"},
+          "--slots is 5 here, but 3 on stage 0: give all ranks the same (stage 1, rank 1, host ");
+  refused(base, base + Arguments{"--max-step-tokens", "64"}, "--max-step-tokens is 64 here, but ");
+  refused(base, base + Arguments{"--kv-dtype", "f32"}, "--kv-dtype is \"f32\" here, but ");
+  refused(base + Arguments{"--max-context", "100"}, base, "--max-context is ");
+  refused(base, run_with({"--max-tokens", "2"}, synthesize(workplace_, 3)),
+          "the checkpoint's digest is ");
 }
 
 TEST_F(Errors, OneProcess) {

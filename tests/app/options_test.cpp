@@ -56,6 +56,29 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots"}},
 };
 
+// The OpenMP library's own words for its setting; the last ones count, as the program starts itself
+// once more.
+std::string spin_count(const Arguments& settings) {
+  const Finished shown = start(Arguments{"/usr/bin/env", "-u", "OMP_WAIT_POLICY", "-u",
+                                         "GOMP_SPINCOUNT", "OMP_DISPLAY_ENV=verbose"} +
+                               settings + Arguments{PENSTOCK_PROGRAM, "--version"});
+  EXPECT_EQ(shown.code, 0) << shown;
+  std::string last = shown.err;
+  std::smatch match;
+  std::string count = "none";
+  for (const std::regex pattern("GOMP_SPINCOUNT = '(\\w+)'");
+       std::regex_search(last, match, pattern); last = match.suffix()) {
+    count = match[1];
+  }
+  return count;
+}
+
+TEST(Options, OpenMpSpinsShortlyUnlessTheUserChose) {
+  EXPECT_EQ(spin_count({}), "10000");
+  EXPECT_EQ(spin_count({"GOMP_SPINCOUNT=77"}), "77");
+  EXPECT_EQ(spin_count({"OMP_WAIT_POLICY=passive"}), "0");
+}
+
 TEST(Options, HelpOfEachCommandNamesAllItsOptions) {
   const Finished program = penstock({"--help"});
   EXPECT_EQ(program.code, 0) << program;

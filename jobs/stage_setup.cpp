@@ -90,23 +90,6 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
 // A model for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 
-// What every stage of a pipeline must see alike: option files and copies of the checkpoint may
-// differ from host to host.
-void agree_on_inputs(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
-  std::vector<json> all;
-  for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
-    all.push_back(json::parse(text));
-  }
-  agree_on(endpoint, "comparing the options", [&] {
-    for (const auto& [name, value] : mine.items()) {
-      if (value == all[0].at(name)) continue;
-      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
-                                   name, value.dump(), all[0].at(name).dump()));
-    }
-  });
-}
-
 }  // namespace
 
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
@@ -129,8 +112,25 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
   endpoint.control->agree(ok, text, what, kLoadTimeout);
 }
 
+// Option files and copies of the checkpoint may differ from host to host.
+void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
+  std::vector<json> all;
+  for (const std::string& text :
+       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
+    all.push_back(json::parse(text));
+  }
+  agree_on(endpoint, "comparing the options", [&] {
+    for (const auto& [name, value] : mine.items()) {
+      if (value == all[0].at(name)) continue;
+      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
+                                   name, value.dump(), all[0].at(name).dump()));
+    }
+  });
+}
+
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const PipelineChoice& choice) {
+                        const PipelineChoice& choice, std::optional<io::CheckpointReader> opened,
+                        const model::LoadProgress& loading) {
   const Ledger::Time begin = steady_now();
   const int member = endpoint.control->member();
   comm::CpuPlacement placement = comm::cpu_placement();
@@ -140,7 +140,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
   }
 
-  std::optional<io::CheckpointReader> checkpoint;
+  std::optional<io::CheckpointReader> checkpoint = std::move(opened);
   model::ModelConfig config;
   std::vector<model::StageRange> ranges;
   StageReport report;
@@ -148,7 +148,11 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   PipelineOptions options;
   std::uint32_t context_limit = 0;
   agree_on(endpoint, "opening the checkpoint", [&] {
-    checkpoint.emplace(choice.checkpoint);
+    if (!checkpoint) {
+      checkpoint.emplace(choice.checkpoint,
+                         member == 0 ? io::CheckpointReader::Contents::all
+                                     : io::CheckpointReader::Contents::without_tokenizer);
+    }
     if (checkpoint->header().no_data) {
       throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
     }
@@ -168,12 +172,12 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     options.max_sequences = std::min(options.max_sequences, options.max_step_tokens);
   });
 
-  agree_on_inputs(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
-                             {"--dtype", io::to_string(stage_options.dtype)},
-                             {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
-                             {"--slots", options.slots},
-                             {"--max-step-tokens", options.max_step_tokens},
-                             {"--max-context", context_limit}});
+  agree_on_equal(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
+                            {"--dtype", io::to_string(stage_options.dtype)},
+                            {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
+                            {"--slots", options.slots},
+                            {"--max-step-tokens", options.max_step_tokens},
+                            {"--max-context", context_limit}});
 
   const model::StageRange range = ranges[static_cast<std::size_t>(member)];
   report.rank = world.rank();
@@ -189,11 +193,10 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
-    stage = model::make_cpu_stage(*checkpoint, config, range, stage_options,
-                                  [](std::uint64_t, std::uint64_t) {});
+    stage = model::make_cpu_stage(*checkpoint, config, range, stage_options, loading);
   });
   report.weight_bytes = stage->weight_bytes();
-  report.bytes_read = stage->bytes_read();
+  report.bytes_read = checkpoint->bytes_read();
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
   const auto cost_of_stage = [&](const model::StageRange& r) {

@@ -82,8 +82,8 @@ void WeightLoader::read(const io::TensorInfo& tensor, io::DType dtype, std::byte
     checkpoint_->read(tensor, stored, threads_);
     convert_with(threads_, stored.data(), tensor.dtype, to, dtype, elements_of(tensor));
   }
-  bytes_read_ += tensor.size_bytes;
-  if (*progress_) (*progress_)(bytes_read_, bytes_total_);
+  bytes_done_ += tensor.size_bytes;
+  if (*progress_) (*progress_)(bytes_done_, bytes_total_);
 }
 
 HostBuffer WeightLoader::matrices(std::span<const std::string> names) {

@@ -32,7 +32,6 @@ class WeightLoader {
   std::uint64_t resident_bytes() const { return resident_bytes_; }
   // The largest tensor as it is stored that has to be converted; 0 when none has.
   std::uint64_t largest_converted_bytes() const { return largest_converted_bytes_; }
-  std::uint64_t bytes_read() const { return bytes_read_; }
 
  private:
   void read(const io::TensorInfo& tensor, io::DType dtype, std::byte* to);
@@ -44,7 +43,7 @@ class WeightLoader {
   std::unordered_map<std::string, const io::TensorInfo*> tensors_;
   std::uint64_t resident_bytes_ = 0;
   std::uint64_t largest_converted_bytes_ = 0;
-  std::uint64_t bytes_read_ = 0;
+  std::uint64_t bytes_done_ = 0;
   std::uint64_t bytes_total_ = 0;
 };
 

@@ -50,7 +50,6 @@ class CpuStage : public Stage {
   std::uint64_t kv_block_bytes() const override {
     return layout_.block_bytes() * weights_.layers.size();
   }
-  std::uint64_t bytes_read() const override { return bytes_read_; }
   void allocate_kv(std::uint32_t blocks) override;
   void begin_run() override { samplers_.clear(); }
   void forward(const StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
@@ -93,7 +92,6 @@ class CpuStage : public Stage {
   std::vector<float> frequencies_;
   std::unique_ptr<LinearFactory> factory_;
   StageWeights weights_;
-  std::uint64_t bytes_read_ = 0;
   KvCache cache_;
   AttentionScratch attention_scratch_;
   StageSamplers samplers_;
@@ -137,7 +135,6 @@ CpuStage::CpuStage(const io::CheckpointReader& checkpoint, const ModelConfig& co
   const std::vector<Room> rooms = this->rooms();
   check_memory(checkpoint.path(), loader, rooms);
   weights_ = load_stage_weights(loader, *factory_, config, range, options_);
-  bytes_read_ = loader.bytes_read();
 
   for (const Room& room : rooms) {
     *room.buffer = HostBuffer(room.bytes(), device_.threads, "activations");

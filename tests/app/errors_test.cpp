@@ -105,6 +105,8 @@ TEST_F(Errors, RanksThatDoNotAgree) {
   refused(base, base + Arguments{"--max-step-tokens", "64"}, "--max-step-tokens is 64 here, but ");
   refused(base, base + Arguments{"--kv-dtype", "f32"}, "--kv-dtype is \"f32\" here, but ");
   refused(base + Arguments{"--max-context", "100"}, base, "--max-context is ");
+  refused(base, base + Arguments{"--stages", "3"}, "--stages 3 needs as many ranks");
+  refused(base + Arguments{"--link", "local"}, base, "--link local runs all stages in one process");
   refused(base, run_with({"--max-tokens", "2"}, synthesize(workplace_, 3)),
           "the checkpoint's digest is ");
 }
@@ -170,6 +172,23 @@ TEST_F(Errors, FreshNeverRemovesWhatTheRunReads) {
                      "is the checkpoint itself");
   EXPECT_EQ(read_bytes(input_), before);
   EXPECT_TRUE(read_bytes(model) == read_bytes(kEmbeddedModel));
+}
+
+// A disk that is full from some byte on, by the shell's limit on a file's size.
+TEST_F(Errors, DiskThatFillsUpLeavesTheStateBroken) {
+  std::string records;
+  for (int i = 0; i < 20000; ++i) records += "{\"prompt\": \"Mr. Darcy\", \"max_tokens\": 1}\n";
+  const std::string command = "trap '' XFSZ; ulimit -f 1000; exec " PENSTOCK_PROGRAM " run " +
+                              kEmbeddedModel + " --input " +
+                              workplace_.write("many.jsonl", records) + " --output " + output_ +
+                              " --kv-memory 16M";
+  const Finished run = start({"/bin/bash", "-c", command});
+  expect_one_message(run, "journal-0000.jsonl: cannot write");
+  EXPECT_FALSE(std::filesystem::exists(output_));
+  const auto state = nlohmann::json::parse(read_bytes(output_ + ".job/state"));
+  EXPECT_EQ(state.at("state"), "broken");
+  EXPECT_GT(state.at("finished"), 0);
+  EXPECT_GT(read_bytes(output_ + ".job/journal-0000.jsonl").size(), 500000U);
 }
 
 TEST_F(Errors, OutputThatCannotBeMade) {

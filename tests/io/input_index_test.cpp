@@ -236,19 +236,46 @@ TEST_F(InputIndex, BrokenIndexesAreRefused) {
   }
 }
 
+TEST_F(InputIndex, LimitLeavesTheRestUnread) {
+  write("in", "\none\n\ntwo\nthree\nfour");
+  EXPECT_EQ(build_index(path("in"), path("index"), 2), 2u);
+  const IndexedInput input(path("in"), path("index"));
+  ASSERT_EQ(input.size(), 2u);
+  EXPECT_EQ(input.line(input.entries(1, 1)[0]), "two");
+  EXPECT_EQ(build_index(path("in"), path("index"), 0), 0u);
+  EXPECT_EQ(build_index(path("in"), path("index"), 4), 4u);
+  EXPECT_EQ(build_index(path("in"), path("index"), 9), 4u);
+}
+
 TEST_F(InputIndex, Formats) {
-  EXPECT_EQ(detect_format("absent.jsonl"), InputFormat::jsonl);
-  EXPECT_EQ(detect_format("absent.ndjson"), InputFormat::jsonl);
-  write("a.txt", "hello");
-  EXPECT_EQ(detect_format(path("a.txt")), InputFormat::text);
-  write("b.txt", "{\"prompt\": 1}");
-  EXPECT_EQ(detect_format(path("b.txt")), InputFormat::text);
-  write("b", "\xEF\xBB\xBF\r\n\t {\"prompt\": 1}");
-  EXPECT_EQ(detect_format(path("b")), InputFormat::jsonl);
-  write("c", "");
-  EXPECT_EQ(detect_format(path("c")), InputFormat::text);
-  write("d", "[1]");
-  EXPECT_EQ(detect_format(path("d")), InputFormat::text);
+  const auto format_of = [&](const std::string& name, const std::string& content) {
+    write(name, content);
+    return detect_format(path(name), "shown");
+  };
+  EXPECT_EQ(format_of("a.jsonl", "hello\n"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.ndjson", ""), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.json", "{}\noops\n"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.txt", "hello"), InputFormat::text);
+  EXPECT_EQ(format_of("b.txt", "{\"prompt\": 1}"), InputFormat::text);
+  EXPECT_EQ(format_of("b", "\xEF\xBB\xBF\r\n\t {\"prompt\": 1}\n\n{"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("c", ""), InputFormat::text);
+  EXPECT_EQ(format_of("d", "[1]\na {\n"), InputFormat::text);
+}
+
+TEST_F(InputIndex, FormatsThatCannotBeTold) {
+  const auto expect_refused = [&](const std::string& name, const std::string& content,
+                                  const std::string& reason) {
+    write(name, content);
+    try {
+      detect_format(path(name), "shown");
+      ADD_FAILURE() << content;
+    } catch (const FileError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("shown: " + reason));
+    }
+  };
+  expect_refused("mixed", "oops\n{\"prompt\": 1}\n", "is JSONL or text?");
+  expect_refused("mixed", "{\"prompt\": 1}\n\nprompt 2\n", "is JSONL or text?");
+  expect_refused("list.json", "\n [\n {\"prompt\": 1}\n]\n", "is a JSON list");
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "io/utf8.hpp"
 
@@ -54,9 +56,15 @@ TEST(Json, RefusesDeepNesting) {
   EXPECT_EQ(refusal(objects(100'000)), reason);
   EXPECT_EQ(refusal("{\"a\":" + lists(100'000) + "}"), reason);
   EXPECT_EQ(refusal(repeated("[{\"a\":", 50'000) + "1" + repeated("}]", 50'000)), reason);
-  EXPECT_EQ(refusal(lists(kMaxJsonDepth + 2)), reason);
+  EXPECT_EQ(refusal(lists(kMaxJsonDepth + 1)), reason);
   EXPECT_EQ(refusal(objects(kMaxJsonDepth + 1)), reason);
   EXPECT_EQ(refusal(std::string(100'000, '[')), reason);  // and never closed
+}
+
+// A walk over the list at the end of each of its objects would take minutes.
+TEST(Json, ALongListTakesLinearTime) {
+  const std::string list = "[{}" + repeated(",{}", 1'000'000) + "]";
+  EXPECT_EQ(parse_json(list).size(), 1'000'001U);
 }
 
 TEST(Json, SaysWhereAndWhy) {
@@ -120,6 +128,20 @@ TEST(Json, DeepValuesAreNamedOnly) {
   json deep = 1;
   for (int i = 0; i < 1000; ++i) deep = json::array({std::move(deep)});
   EXPECT_EQ(in_short(deep), "an array");
+}
+
+TEST(Json, TypesInMessages) {
+  for (const auto& [text, type] :
+       std::vector<std::pair<std::string, std::string>>{{"[]", "a list"},
+                                                        {"{}", "an object"},
+                                                        {"\"\"", "a string"},
+                                                        {"true", "a boolean"},
+                                                        {"null", "null"},
+                                                        {"-3", "an integer"},
+                                                        {"18446744073709551615", "an integer"},
+                                                        {"3.0", "a fraction"}}) {
+    EXPECT_EQ(type_of(parse_json(text)), type) << text;
+  }
 }
 
 }  // namespace

@@ -201,6 +201,28 @@ TEST(OutputFileTest, AFolderMadeInItsPlaceMeanwhileStays) {
   EXPECT_THAT(names_in(folder), ElementsAre("a"));
 }
 
+TEST(OutputFileTest, ALinkStaysAndWhatItLeadsToIsWritten) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "scratch");
+  fs::create_symlink("scratch/b", folder / "a");              // dangling
+  fs::create_symlink(folder / "a", folder / "scratch/to a");  // a link to a link
+  for (const char* name : {"a", "scratch/to a"}) {
+    OutputFile file(folder / name);
+    EXPECT_TRUE(file.temporary_path().starts_with(folder / "scratch/b."));
+    file.append(name);
+    file.commit();
+    EXPECT_TRUE(fs::is_symlink(folder / name));
+    EXPECT_FALSE(fs::is_symlink(folder / "scratch/b"));
+    EXPECT_EQ(read_text(folder / "scratch/b"), name);
+  }
+  fs::create_symlink("round", folder / "round");
+  EXPECT_EQ(message_of([&] { OutputFile{folder / "round"}; }),
+            (folder / "round") + ": is a link that leads round in a circle");
+  fs::create_symlink("missing/c", folder / "c");
+  EXPECT_EQ(message_of([&] { OutputFile{folder / "c"}; }),
+            (folder / "missing/c") + ": cannot create: No such file or directory");
+}
+
 TEST(OutputFileTest, NamesWithoutAFolderAreOfTheWorkingOne) {
   const TemporaryFolder folder;
   const fs::path before = fs::current_path();

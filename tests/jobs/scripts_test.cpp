@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/support/program.hpp"
 
 namespace penstock::tests {
@@ -18,7 +20,8 @@ class Scripts : public testing::Test {
     ASSERT_EQ(installed.code, 0) << installed;
   }
 
-  Finished run_script(const Arguments& variables, const Arguments& arguments = {}) const {
+  Finished run_script(const Arguments& variables, const Arguments& arguments = {},
+                      const std::string& script = "mpirun/run.sh") const {
     const Arguments environment = {"/usr/bin/env",
                                    "PATH=" + prefix_ + "/bin:" + std::getenv("PATH"),
                                    "OMPI_ALLOW_RUN_AS_ROOT=1",
@@ -26,7 +29,7 @@ class Scripts : public testing::Test {
                                    "OMPI_MCA_rmaps_base_oversubscribe=1",
                                    "OMPI_MCA_oob_tcp_if_include=lo",
                                    "OMPI_MCA_btl_tcp_if_include=lo"};
-    return start(environment + variables + Arguments{prefix_ + "/share/penstock/mpirun/run.sh"} +
+    return start(environment + variables + Arguments{prefix_ + "/share/penstock/" + script} +
                  arguments);
   }
 
@@ -49,6 +52,36 @@ TEST_F(Scripts, MpirunSaysWhichVariableIsMissing) {
   const Finished run = run_script({"CKPT=" + kEmbeddedModel, "OUTPUT=nowhere.jsonl"});
   EXPECT_NE(run.code, 0);
   EXPECT_THAT(run.err, HasSubstr("INPUT: the dataset"));
+}
+
+// What Slurm's srun would be asked for.
+TEST_F(Scripts, SlurmScriptStartsTheJobBySrun) {
+  const std::string srun = workplace_.write("bin/srun", "#!/bin/sh\nprintf '[%s]\\n' \"$@\"\n");
+  std::filesystem::permissions(srun, std::filesystem::perms::owner_all);
+  const std::string path = "PATH=" + (workplace_ / "bin") + ":" + std::getenv("PATH");
+  const Arguments variables{path, "CKPT=a model.h5", "INPUT=in.jsonl", "OUTPUT=out.jsonl"};
+  const std::string script = "slurm/run.sbatch";
+  const Finished run = run_script(variables + Arguments{"SLURM_CPUS_PER_TASK=32"},
+                                  {"--stop", "two words", "--fresh"}, script);
+  EXPECT_EQ(run.code, 0) << run;
+  EXPECT_THAT(lines_of(run.out),
+              testing::ElementsAre("[--mpi=pmix]", "[--cpus-per-task=32]", "[--cpu-bind=cores]",
+                                   "[penstock]", "[run]", "[a model.h5]", "[--input]", "[in.jsonl]",
+                                   "[--output]", "[out.jsonl]", "[--progress]", "[lines]",
+                                   "[--stop]", "[two words]", "[--fresh]"));
+  const Finished plain = run_script(
+      variables + Arguments{"SLURM_CPUS_PER_TASK=", "PENSTOCK=/opt/penstock"}, {}, script);
+  EXPECT_THAT(plain.out, HasSubstr("[--cpus-per-task=1]\n"));
+  EXPECT_THAT(plain.out, HasSubstr("[/opt/penstock]\n"));
+
+  const std::vector<std::pair<std::string, std::string>> needed = {
+      {"CKPT", "the checkpoint"}, {"INPUT", "the dataset"}, {"OUTPUT", "the file for the answers"}};
+  for (const auto& [name, meaning] : needed) {
+    const Finished refused = run_script(variables + Arguments{name + "="}, {}, script);
+    EXPECT_NE(refused.code, 0) << refused;
+    EXPECT_EQ(refused.out, "");
+    EXPECT_THAT(refused.err, HasSubstr(name + ": " + meaning));
+  }
 }
 
 }  // namespace

@@ -188,7 +188,13 @@ TEST_F(Errors, DiskThatFillsUpLeavesTheStateBroken) {
   const auto state = nlohmann::json::parse(read_bytes(output_ + ".job/state"));
   EXPECT_EQ(state.at("state"), "broken");
   EXPECT_GT(state.at("finished"), 0);
-  EXPECT_GT(read_bytes(output_ + ".job/journal-0000.jsonl").size(), 500000U);
+  // How much is in the journal depends on the machine's speed; all but a torn last row is readable.
+  std::vector<std::string> journal = lines_of(read_bytes(output_ + ".job/journal-0000.jsonl"));
+  ASSERT_GT(journal.size(), 1U);
+  journal.pop_back();
+  for (const std::string& row : journal) {
+    EXPECT_TRUE(nlohmann::json::parse(row).contains("text")) << row;
+  }
 }
 
 TEST_F(Errors, OutputThatCannotBeMade) {

@@ -68,7 +68,7 @@ int main(int argc, char** argv) {
       return arguments.empty() ? 1 : 0;
     }
     if (arguments[0] == "--version") {
-      std::cout << app::version() << "\n";
+      std::cout << app::version_text() << "\n";
       return 0;
     }
     for (const Command& command : kCommands) {

@@ -1,0 +1,18 @@
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include "comm/device/error.hpp"
+
+namespace penstock::comm::device {
+
+void check_cuda(int code, const char* call, const char* file, int line) {
+  if (code == cudaSuccess) return;
+  const auto error = static_cast<cudaError_t>(code);
+  // What failed in the call alone must not come up again at the next one. An error of a kernel
+  // stays: after it the process can do nothing on the GPU any more.
+  cudaGetLastError();
+  throw DeviceError(fmt::format("CUDA: {} ({}, {}; {}, {}:{})", cudaGetErrorString(error),
+                                cudaGetErrorName(error), code, call, file, line));
+}
+
+}  // namespace penstock::comm::device

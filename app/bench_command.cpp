@@ -53,7 +53,7 @@ int bench_command(Invocation& invocation) {
   group("batch", po::value<std::string>()->default_value("1,8,32"), "sequences at a time");
   group("prompt", po::value<std::int64_t>()->default_value(128), "tokens of each prompt");
   group("generate", po::value<std::int64_t>()->default_value(128), "tokens of each answer");
-  group("json", "machine-readable");
+  group("json", flag(), "machine-readable");
   add_pipeline_options(parser);
   po::variables_map values;
   jobs::BenchOptions options;
@@ -63,11 +63,11 @@ int bench_command(Invocation& invocation) {
     options.batches = parse_batches(values["batch"].as<std::string>());
     options.prompt_tokens = tokens(values, "prompt");
     options.generated_tokens = tokens(values, "generate");
-    options.json = values.count("json") > 0;
+    options.json = is_on(values, "json");
     options.version = version();
     return true;
   };
-  if (!read_on_all_ranks(invocation, read)) return 0;
+  if (!read_on_all_ranks(invocation, options.pipeline, read)) return 0;
   return jobs::run_bench(**invocation.world, options);
 }
 

@@ -1,11 +1,15 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cstdio>
 #include <exception>
 #include <iostream>
+#include <stdexcept>
 #include <string_view>
 
 #include "app/commands.hpp"
+#include "app/openmp_waiting.hpp"
+#include "app/options.hpp"
 #include "comm/error.hpp"
 #include "jobs/launch.hpp"
 
@@ -17,6 +21,7 @@ struct Command {
   std::string_view name;
   std::string_view summary;
   int (*run)(app::Invocation&);
+  bool many_ranks = false;  // works as ranks of mpirun or srun
 };
 
 constexpr std::array kCommands = {
@@ -26,8 +31,9 @@ constexpr std::array kCommands = {
     Command{"inspect", "show what a checkpoint holds; --verify checks every byte",
             app::inspect_command},
     Command{"tokenize", "turn lines of text into token ids, and back", app::tokenize_command},
-    Command{"run", "answer every record of a dataset", app::run_command},
-    Command{"bench", "measure tokens per second against this machine's limits", app::bench_command},
+    Command{"run", "answer every record of a dataset", app::run_command, true},
+    Command{"bench", "measure tokens per second against this machine's limits", app::bench_command,
+            true},
 };
 
 void print_help() {
@@ -56,28 +62,56 @@ void report(const std::exception& e, const std::optional<comm::World>& world, bo
   std::cerr << fmt::format("penstock: error: {}{}\n", e.what(), who) << std::flush;
 }
 
+// Each of the processes would do all of the work, and write the same files.
+void refuse_ranks(const Command& command, app::Invocation& invocation) {
+  if (command.many_ranks || comm::World::launched_size() <= 1) return;
+  if (app::asks_for_help(invocation.arguments)) return;
+  invocation.world->emplace(invocation.argc, invocation.argv);  // so that one rank reports
+  throw jobs::UsageError(
+      fmt::format("penstock {} works in one process, but {} were started: start it without mpirun "
+                  "or srun (or with -n 1)",
+                  command.name, comm::World::launched_size()));
+}
+
+int run_program(int argc, char** argv, std::optional<comm::World>& world) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
+    print_help();
+    return arguments.empty() ? 1 : 0;
+  }
+  if (arguments[0] == "--version") {
+    std::cout << app::version_text() << "\n";
+    return 0;
+  }
+  for (const Command& command : kCommands) {
+    if (arguments[0] != command.name) continue;
+    app::Invocation invocation{{arguments.begin() + 1, arguments.end()}, &argc, &argv, &world};
+    refuse_ranks(command, invocation);
+    return command.run(invocation);
+  }
+  throw jobs::UsageError(
+      fmt::format("there is no command '{}'; penstock --help lists them", arguments[0]));
+}
+
+// A full disk or a closed pipe behind standard output is seen here at the latest.
+void finish_output() {
+  std::cout.flush();
+  const int flushed = std::fflush(stdout);
+  if (std::cout && flushed == 0 && std::ferror(stdout) == 0) return;
+  // The cause may have been any write before.
+  throw std::runtime_error("standard output cannot be written: a full disk?");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  app::bound_openmp_spinning(argv);
   // Outside the try block: the world must not be torn down by an exception that all ranks share.
   std::optional<comm::World> world;
   try {
-    const std::vector<std::string> arguments(argv + 1, argv + argc);
-    if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
-      print_help();
-      return arguments.empty() ? 1 : 0;
-    }
-    if (arguments[0] == "--version") {
-      std::cout << app::version_text() << "\n";
-      return 0;
-    }
-    for (const Command& command : kCommands) {
-      if (arguments[0] != command.name) continue;
-      app::Invocation invocation{{arguments.begin() + 1, arguments.end()}, &argc, &argv, &world};
-      return command.run(invocation);
-    }
-    throw jobs::UsageError(
-        fmt::format("there is no command '{}'; penstock --help lists them", arguments[0]));
+    const int code = run_program(argc, argv, world);
+    finish_output();
+    return code;
   } catch (const comm::AgreeError& e) {  // on every rank; one of them reports
     if (e.reported) report(e, world, false);
   } catch (const jobs::UsageError& e) {  // the same on every rank

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <system_error>
 
+#include "io/output_file.hpp"
 #include "jobs/launch.hpp"
 
 namespace penstock::app {
@@ -54,9 +55,14 @@ bool OptionParser::parse(const std::vector<std::string>& arguments, po::variable
       return false;
     }
     if (const auto file = given<std::string>(values, "config")) {
+      // Without --help and --config, which would be passed over in silence there.
+      po::options_description known;
+      for (auto it = groups_.begin() + 1; it != groups_.end(); ++it) known.add(*it);
       std::ifstream in(*file);
       if (!in) throw UsageError(*file + ": this --config file cannot be read");
-      po::store(po::parse_config_file(in, visible), values);
+      const auto options = po::parse_config_file(in, known);
+      if (in.bad()) throw UsageError(*file + ": this --config file cannot be read");  // a folder, …
+      po::store(options, values);
     }
     po::notify(values);
   } catch (const po::error& e) {
@@ -88,6 +94,21 @@ void refuse_same_file(const std::string& source, const std::string& destination)
     throw UsageError(
         fmt::format("{}: would be written over {}; name another file", destination, source));
   }
+}
+
+std::string destination(const po::variables_map& values) {
+  namespace fs = std::filesystem;
+  const auto name = values["DST"].as<std::string>();
+  std::error_code error;
+  const fs::file_status there = fs::status(name, error);
+  if (fs::is_directory(there)) throw UsageError(name + ": is a folder; name a file in it");
+  if (fs::exists(there) && !fs::is_regular_file(there)) {
+    throw UsageError(name + ": is not a regular file; name a file to be made");
+  }
+  if (fs::exists(there) && !is_on(values, "force")) {
+    throw UsageError(name + ": exists already; --force replaces it");
+  }
+  return io::follow_links(name);
 }
 
 std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name) {

@@ -41,6 +41,11 @@ bool asks_for_help(const std::vector<std::string>& arguments);
 // reads.
 void refuse_same_file(const std::string& source, const std::string& destination);
 
+// The path that a command which makes one large file writes to: DST, or what it is a link to.
+// Throws jobs::UsageError if a file is there already and --force was not given, and if what is
+// there is no regular file.
+std::string destination(const po::variables_map& values);
+
 // "4G", "512M", "1.5GiB", "1000000": bytes; suffixes are powers of 1024. Throws jobs::UsageError.
 std::uint64_t parse_bytes(const std::string& option, const std::string& text);
 // "f32", "bf16", "f16"; "auto" is empty. Throws jobs::UsageError.
@@ -49,6 +54,12 @@ std::optional<io::DType> parse_dtype_option(const std::string& option, const std
 // An option of type std::string as a number; empty: not given. Boost's own conversion to an
 // unsigned type makes a huge number of -1. Throws jobs::UsageError.
 std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name);
+
+// A switch: --NAME on the command line, NAME = true or false (yes, no, on, off, 1, 0) in a file.
+inline auto* flag() { return po::bool_switch(); }
+inline bool is_on(const po::variables_map& values, const char* name) {
+  return values[name].as<bool>();
+}
 
 template <class T>
 std::optional<T> given(const po::variables_map& values, const char* name) {

@@ -83,13 +83,15 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   return choice;
 }
 
-bool read_on_all_ranks(Invocation& invocation, const std::function<bool()>& read) {
+bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choice,
+                       const std::function<bool()>& read) {
   if (asks_for_help(invocation.arguments)) return read();  // needs no ranks
   const comm::World& world = invocation.world->emplace(invocation.argc, invocation.argv);
   bool ok = true;
   std::string text;
   try {
     read();
+    jobs::choose_layout(world, choice.link, choice.stages);  // ranks must agree that there is one
   } catch (const std::exception& e) {
     ok = false;
     text = e.what();

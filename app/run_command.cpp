@@ -12,16 +12,22 @@ void add_generation_options(OptionParser& parser) {
   auto group = parser.group("Answers (a record's own fields of the same names win)");
   group("max-tokens", po::value<std::int64_t>(), "tokens of an answer at most (default 256)");
   group("temperature", po::value<double>(), "0: greedy (default: the checkpoint's, else 0)");
-  group("top-k", po::value<std::int64_t>(), "choose among the k most probable; 0: all");
-  group("top-p", po::value<double>(), "choose among the most probable that sum to p");
-  group("min-p", po::value<double>(), "leave out what is less probable than p times the best");
-  group("repetition-penalty", po::value<double>(), "above 1: fewer tokens of prompt and answer");
-  group("presence-penalty", po::value<double>(), "above 0: fewer tokens of the answer");
-  group("frequency-penalty", po::value<double>(), "the same for each time a token was used");
+  group("top-k", po::value<std::int64_t>(),
+        "choose among the k most probable; 0: all (default: the checkpoint's, else 0)");
+  group("top-p", po::value<double>(),
+        "choose among the most probable that sum to p (default: the checkpoint's, else 1: all)");
+  group("min-p", po::value<double>(),
+        "leave out what is less probable than p times the best (default: the checkpoint's, else "
+        "0: nothing)");
+  group("repetition-penalty", po::value<double>(),
+        "above 1: fewer tokens of prompt and answer (default: the checkpoint's, else 1)");
+  group("presence-penalty", po::value<double>(), "above 0: fewer tokens of the answer (default 0)");
+  group("frequency-penalty", po::value<double>(),
+        "the same for each time a token was used (default 0)");
   group("seed", po::value<std::string>(), "of all random choices (default 0)");
   group("stop", po::value<std::vector<std::string>>()->composing(),
-        "end the answer before this text; may be given several times");
-  group("ignore-eos", "do not stop at the end-of-sequence token");
+        "end the answer before this text; may be given several times (default: none)");
+  group("ignore-eos", flag(), "do not stop at the end-of-sequence token");
 }
 
 jobs::GenerationOptions generation_options(const po::variables_map& values) {
@@ -36,7 +42,7 @@ jobs::GenerationOptions generation_options(const po::variables_map& values) {
   g.frequency_penalty = given<double>(values, "frequency-penalty");
   g.seed = parse_unsigned(values, "seed");
   g.stop = given<std::vector<std::string>>(values, "stop").value_or(std::vector<std::string>());
-  if (values.count("ignore-eos") > 0) g.ignore_eos = true;
+  if (is_on(values, "ignore-eos")) g.ignore_eos = true;
   return g;
 }
 
@@ -56,17 +62,26 @@ jobs::RunOptions run_options(const po::variables_map& values) {
   options.pipeline = pipeline_choice(values);
   options.input = required(values, "input", "the file of records, or - for standard input");
   options.output = required(values, "output", "the file for the answers");
+  const auto format = values["input-format"].as<std::string>();
+  if (format == "jsonl") {
+    options.format = io::InputFormat::jsonl;
+  } else if (format == "text") {
+    options.format = io::InputFormat::text;
+  } else if (format != "auto") {
+    throw jobs::UsageError(
+        fmt::format("--input-format '{}' is not known: jsonl, text, auto", format));
+  }
   options.generation = generation_options(values);
   options.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
-  options.fresh = values.count("fresh") > 0;
+  options.fresh = is_on(values, "fresh");
   const auto progress = jobs::parse_progress_mode(values["progress"].as<std::string>());
   if (!progress) {
     throw jobs::UsageError(fmt::format("--progress '{}' is not known: auto, bar, lines, none",
                                        values["progress"].as<std::string>()));
   }
   options.progress = *progress;
-  options.quiet = values.count("quiet") > 0;
-  options.verbose = values.count("verbose") > 0;
+  options.quiet = is_on(values, "quiet");
+  options.verbose = is_on(values, "verbose");
   options.version = version();
   return options;
 }
@@ -80,19 +95,22 @@ int run_command(Invocation& invocation) {
       "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n\n"
       "D   JSONL: {\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} "
       "or\n    {\"tokens\": [1, 2, 3]}, with an optional \"id\" and any of the answer options as\n"
-      "    fields; or plain text, a prompt a line; - is standard input\n"
+      "    fields; or plain text, a prompt a line. .jsonl, .ndjson and .json are JSONL, .txt is\n"
+      "    text; of other files, and of standard input (-), the first lines tell, or "
+      "--input-format\n"
       "O   JSONL: {\"id\", \"index\", \"text\", \"finish_reason\", \"usage\"}; O.job/ beside it "
       "holds\n    what the job needs while it runs\n",
       {"CKPT"});
   auto job = parser.group("Job");
   job("task", po::value<std::string>()->default_value("generate"), "what to do: generate");
   job("input", po::value<std::string>()->value_name("D"), "the dataset");
+  job("input-format", po::value<std::string>()->default_value("auto"), "of D: jsonl, text, auto");
   job("output", po::value<std::string>()->value_name("O"), "the answers");
   job("limit", po::value<std::string>()->value_name("N"), "only the first N records");
-  job("fresh", "remove an earlier output and its job folder, and start over");
+  job("fresh", flag(), "remove an earlier output and its job folder, and start over");
   job("progress", po::value<std::string>()->default_value("auto"), "auto, bar, lines, none");
-  job("quiet", "only errors");
-  job("verbose", "also how many bytes of the checkpoint each rank read");
+  job("quiet", flag(), "only errors");
+  job("verbose", flag(), "also how many bytes of the checkpoint each rank read");
   add_generation_options(parser);
   add_pipeline_options(parser);
   po::variables_map values;
@@ -102,7 +120,7 @@ int run_command(Invocation& invocation) {
     options = run_options(values);
     return true;
   };
-  if (!read_on_all_ranks(invocation, read)) return 0;
+  if (!read_on_all_ranks(invocation, options.pipeline, read)) return 0;
   return jobs::run_generate(**invocation.world, options);
 }
 

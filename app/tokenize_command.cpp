@@ -16,13 +16,21 @@
 namespace penstock::app {
 namespace {
 
-std::vector<std::int32_t> parse_ids(const std::string& line, std::uint64_t number) {
+std::vector<std::int32_t> parse_ids(const std::string& line, std::uint64_t number,
+                                    const model::Tokenizer& tokenizer) {
   std::vector<std::int32_t> ids;
   std::istringstream in(line);
   std::int32_t id = 0;
   while (in >> id) ids.push_back(id);
   if (!in.eof()) {
     throw jobs::UsageError(fmt::format("line {}: not a list of token ids", number));
+  }
+  for (const std::int32_t i : ids) {
+    // A vocabulary may have holes, and a token that is empty.
+    if (!tokenizer.id_to_token(i).empty() || tokenizer.token_to_id("") == i) continue;
+    throw jobs::UsageError(
+        fmt::format("line {}: the vocabulary has no token {}; its ids go from 0 to {}", number, i,
+                    static_cast<std::int64_t>(tokenizer.vocab_size()) - 1));
   }
   return ids;
 }
@@ -44,8 +52,8 @@ int tokenize_command(Invocation& invocation) {
                       "(also one that holds a vocabulary only).\n",
                       {"MODEL"});
   auto group = parser.group("Tokens");
-  group("decode", "lines of ids in, text out");
-  group("no-special", "encode: no BOS; decode: leave special tokens out");
+  group("decode", flag(), "lines of ids in, text out");
+  group("no-special", flag(), "encode: no BOS; decode: leave special tokens out");
   group("input", po::value<std::string>()->value_name("FILE"), "instead of standard input");
   po::variables_map values;
   if (!parser.parse(invocation.arguments, values)) return 0;
@@ -53,23 +61,26 @@ int tokenize_command(Invocation& invocation) {
   const auto files = model::read_tokenizer(values["MODEL"].as<std::string>());
   const model::Tokenizer tokenizer =
       open_tokenizer(values["MODEL"].as<std::string>(), files.tokenizer_json);
+  const auto path = given<std::string>(values, "input");
   std::ifstream file;
-  if (const auto path = given<std::string>(values, "input")) {
+  if (path) {
     file.open(*path, std::ios::binary);
     if (!file) throw io::FileError(*path, "cannot be read");
   }
   std::istream& in = file.is_open() ? file : std::cin;
   std::ios::sync_with_stdio(false);
-  const bool decode = values.count("decode") > 0;
-  const bool special = values.count("no-special") == 0;
+  const bool decode = is_on(values, "decode");
+  const bool special = !is_on(values, "no-special");
   std::string line;
-  for (std::uint64_t number = 1; std::getline(in, line); ++number) {
+  // Output that cannot be written ends it too; main() says so.
+  for (std::uint64_t number = 1; std::cout && std::getline(in, line); ++number) {
     if (decode) {
-      std::cout << tokenizer.decode(parse_ids(line, number), !special) << "\n";
+      std::cout << tokenizer.decode(parse_ids(line, number, tokenizer), !special) << "\n";
     } else {
       std::cout << fmt::format("{}\n", fmt::join(tokenizer.encode(line, special), " "));
     }
   }
+  if (in.bad()) throw io::FileError(path.value_or("standard input"), "cannot be read: a folder?");
   return 0;
 }
 

@@ -81,7 +81,10 @@ struct TensorInfo : TensorSpec {
 // the file's word. Reading is thread-safe; the rest is const.
 class CheckpointReader {
  public:
-  explicit CheckpointReader(std::string path);
+  // `without_tokenizer`: header().tokenizer stays empty and the digest, which covers it, is taken
+  // as the file says it. For the many stages that need weights only, beside one that checks all.
+  enum class Contents { all, without_tokenizer };
+  explicit CheckpointReader(std::string path, Contents contents = Contents::all);
   ~CheckpointReader();
   CheckpointReader(CheckpointReader&&) noexcept;
   CheckpointReader& operator=(CheckpointReader&&) noexcept;

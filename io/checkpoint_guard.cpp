@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -17,13 +18,15 @@ namespace penstock::io {
 namespace {
 
 constexpr std::uint64_t kSuperblockBytes = 48;
-constexpr std::uint64_t kWindowBytes = 256u << 10;
+constexpr std::uint64_t kWindowBytes = 64u << 10;
+constexpr std::uint64_t kKeptBytes = 4u << 20;
 constexpr std::uint64_t kMaxChunkBytes = 64u << 20;
 
-// Serves small reads from one large one: the structure of a checkpoint lies together.
-class Window {
+// Serves small reads from a few larger ones: the structure of a checkpoint lies together, but is
+// not walked in the order of the file.
+class Windows {
  public:
-  explicit Window(const File& file) : file_(file), file_bytes_(file.size_bytes()) {}
+  explicit Windows(const File& file) : file_(file), file_bytes_(file.size_bytes()) {}
 
   std::uint64_t file_bytes() const { return file_bytes_; }
   bool contains(std::uint64_t offset, std::uint64_t size) const {
@@ -31,19 +34,36 @@ class Window {
   }
   // The caller has checked contains(). Valid until the next call.
   std::span<const std::byte> bytes(std::uint64_t offset, std::uint64_t size) {
-    if (offset < first_ || offset + size > first_ + buffer_.size()) {
-      buffer_.resize(std::min(std::max(size, kWindowBytes), file_bytes_ - offset));
-      first_ = offset;
-      file_.read_at(first_, buffer_);
-    }
-    return std::span<const std::byte>(buffer_).subspan(offset - first_, size);
+    const auto found = std::find_if(windows_.begin(), windows_.end(), [&](const Window& window) {
+      return offset >= window.first && offset + size <= window.first + window.bytes.size();
+    });
+    const Window& window = found == windows_.end() ? read(offset, size) : *found;
+    return std::span<const std::byte>(window.bytes).subspan(offset - window.first, size);
   }
 
  private:
+  struct Window {
+    std::uint64_t first = 0;
+    std::vector<std::byte> bytes;
+  };
+
+  const Window& read(std::uint64_t offset, std::uint64_t size) {
+    const std::uint64_t first = offset / kWindowBytes * kWindowBytes;
+    const std::uint64_t end = std::min(std::max(offset + size, first + kWindowBytes), file_bytes_);
+    kept_bytes_ += end - first;
+    while (kept_bytes_ > kKeptBytes && !windows_.empty()) {
+      kept_bytes_ -= windows_.front().bytes.size();
+      windows_.pop_front();
+    }
+    windows_.push_back({first, std::vector<std::byte>(end - first)});
+    file_.read_at(first, windows_.back().bytes);
+    return windows_.back();
+  }
+
   const File& file_;
   std::uint64_t file_bytes_;
-  std::uint64_t first_ = 0;
-  std::vector<std::byte> buffer_;
+  std::deque<Window> windows_;
+  std::uint64_t kept_bytes_ = 0;
 };
 
 struct Object {
@@ -94,7 +114,7 @@ class Guard {
   }
 
   const std::string& path_;
-  Window window_;
+  Windows window_;
   std::vector<Object> open_;
   std::unordered_set<std::uint64_t> seen_;
   std::uint64_t scanned_ = 0;

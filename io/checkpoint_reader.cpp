@@ -108,8 +108,9 @@ std::string CheckpointReader::State::describe_mismatch(std::size_t index,
       first + block_bytes(tensor, block), tensor.offset + first);
 }
 
-CheckpointReader::CheckpointReader(std::string path) : state_(std::make_unique<State>()) {
-  state_->structure = read_structure(path);
+CheckpointReader::CheckpointReader(std::string path, Contents contents)
+    : state_(std::make_unique<State>()) {
+  state_->structure = read_structure(path, contents);
   state_->path = std::move(path);
   for (std::size_t i = 0; i < state_->structure.tensors.size(); ++i) {
     state_->by_name.emplace(state_->structure.tensors[i].name, i);

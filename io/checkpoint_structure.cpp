@@ -124,6 +124,12 @@ CheckpointHeader read_header(const OpenFile& file, hid_t root) {
     header.config_text = read_bytes(file, config.get(), kConfigTextName,
                                     fmt::format("/config/{}", kConfigTextName), budget);
   }
+  return header;
+}
+
+std::vector<Blob> read_tokenizer(const OpenFile& file) {
+  std::uint64_t budget = kMaxBlobsBytes;
+  std::vector<Blob> blobs;
   const Handle tokenizer = open_group(file, "/tokenizer");
   const auto links = links_of(file, tokenizer.get(), "/tokenizer");
   if (links.size() > kMaxBlobs) {
@@ -136,10 +142,9 @@ CheckpointHeader read_header(const OpenFile& file, hid_t root) {
       throw FileError(file.path(),
                       fmt::format("{} is an external link; only tensors may be", quoted(name)));
     }
-    header.tokenizer.push_back(
-        {link.name, read_bytes(file, tokenizer.get(), link.name, name, budget)});
+    blobs.push_back({link.name, read_bytes(file, tokenizer.get(), link.name, name, budget)});
   }
-  return header;
+  return blobs;
 }
 
 // Sorts by `order`, which must be 0, 1, 2, ….
@@ -208,9 +213,22 @@ std::vector<BlockChecksum> read_checksums(const OpenFile& file, std::uint64_t bl
   return checksums;
 }
 
+void check_digest(const std::string& path, const CheckpointStructure& structure) {
+  std::vector<const TensorSpec*> specs;
+  for (const TensorInfo& tensor : structure.tensors) specs.push_back(&tensor);
+  const std::string digest = checkpoint_digest(structure.header, specs, structure.checksums);
+  if (digest != structure.digest) {
+    throw FileError(path,
+                    fmt::format("its digest says {}, its content {}: config, tokenizer, names, "
+                                "shapes or checksums were damaged or changed; convert or copy it "
+                                "again",
+                                quoted(structure.digest), digest));
+  }
+}
+
 }  // namespace
 
-CheckpointStructure read_structure(const std::string& path) {
+CheckpointStructure read_structure(const std::string& path, CheckpointReader::Contents contents) {
   const hdf5::Session session;
   OpenFile file = open_checkpoint_file(path);
   CheckpointStructure structure;
@@ -218,6 +236,9 @@ CheckpointStructure read_structure(const std::string& path) {
     const Handle root = open_group(file, "/");
     check_format(file, root.get());
     structure.header = read_header(file, root.get());
+    if (contents == CheckpointReader::Contents::all) {
+      structure.header.tokenizer = read_tokenizer(file);
+    }
     structure.digest = text(file, root.get(), "digest");
   }
   TensorWalk walk(path.substr(0, path.rfind('/') + 1));
@@ -232,19 +253,7 @@ CheckpointStructure read_structure(const std::string& path) {
     check_no_overlap(structure.tensors);
     structure.checksums = read_checksums(file, blocks);
   }
-  const std::vector<const TensorSpec*> specs = [&] {
-    std::vector<const TensorSpec*> all;
-    for (const TensorInfo& tensor : structure.tensors) all.push_back(&tensor);
-    return all;
-  }();
-  const std::string digest = checkpoint_digest(structure.header, specs, structure.checksums);
-  if (digest != structure.digest) {
-    throw FileError(path,
-                    fmt::format("its digest says {}, its content {}: config, tokenizer, names, "
-                                "shapes or checksums were damaged or changed; convert or copy it "
-                                "again",
-                                quoted(structure.digest), digest));
-  }
+  if (contents == CheckpointReader::Contents::all) check_digest(path, structure);
   const auto keep = [&](OpenFile& opened) {
     structure.size_bytes += opened.raw.size_bytes();
     opened.hdf5.reset();

@@ -23,6 +23,6 @@ struct CheckpointStructure {
 };
 
 // Throws FileError. Uses HDF5 only during the call.
-CheckpointStructure read_structure(const std::string& path);
+CheckpointStructure read_structure(const std::string& path, CheckpointReader::Contents contents);
 
 }  // namespace penstock::io

@@ -10,8 +10,10 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <span>
+#include <sstream>
 #include <type_traits>
 #include <utility>
 
@@ -28,6 +30,7 @@ static_assert(std::endian::native == std::endian::little, "the index is stored a
 constexpr std::array<char, 8> kMagic = {'P', 'E', 'N', 'S', 'T', 'I', 'D', 'X'};
 constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kReadBytes = 4u << 20;
+constexpr std::uint64_t kFormatBytes = 64u << 10;  // of its start, where the format is looked for
 constexpr std::size_t kPrefixBytes = 256;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -56,12 +59,14 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 // The line that is being read; lines may span reads of the input.
 class LineScanner {
  public:
-  explicit LineScanner(OutputFile& out) : out_(out) {}
+  LineScanner(OutputFile& out, std::uint64_t limit) : out_(out), limit_(limit) {}
+
+  bool full() const { return count_ == limit_; }
 
   void skip(std::uint64_t bytes) { begin_ += bytes; }
 
   void feed(std::string_view bytes) {
-    while (!bytes.empty()) {
+    while (!bytes.empty() && !full()) {
       const void* found = std::memchr(bytes.data(), '\n', bytes.size());
       if (found == nullptr) return grow(bytes);
       const auto length = static_cast<std::size_t>(static_cast<const char*>(found) - bytes.data());
@@ -72,7 +77,7 @@ class LineScanner {
   }
 
   std::uint64_t finish() {
-    if (length_ > 0) end_line();
+    if (length_ > 0 && !full()) end_line();
     return count_;
   }
 
@@ -110,6 +115,7 @@ class LineScanner {
   }
 
   OutputFile& out_;
+  std::uint64_t limit_;
   std::uint64_t begin_ = 0;  // of the line, in the input
   std::uint64_t line_ = 1;
   std::uint64_t count_ = 0;
@@ -144,7 +150,8 @@ void refuse_pipe(const std::string& path) {
 
 }  // namespace
 
-std::uint64_t build_index(const std::string& input_path, const std::string& index_path) {
+std::uint64_t build_index(const std::string& input_path, const std::string& index_path,
+                          std::uint64_t limit) {
   refuse_pipe(input_path);
   const File input(input_path);
   const std::uint64_t size = input.size_bytes();
@@ -153,9 +160,9 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
   header.input_bytes = size;
   out.append(bytes_of(header));
 
-  LineScanner scanner(out);
+  LineScanner scanner(out, limit);
   std::string buffer(static_cast<std::size_t>(std::min<std::uint64_t>(size, kReadBytes)), '\0');
-  for (std::uint64_t offset = 0; offset < size;) {
+  for (std::uint64_t offset = 0; offset < size && !scanner.full();) {
     const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(size - offset, kReadBytes));
     input.read_at(offset, std::as_writable_bytes(std::span(buffer.data(), count)));
     std::string_view bytes(buffer.data(), count);
@@ -175,15 +182,23 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
   return header.count;
 }
 
-void spool_standard_input(const std::string& path) {
+void spool_standard_input(const std::string& path, std::uint64_t limit) {
   OutputFile out(path);
   std::string buffer(1u << 20, '\0');
-  while (true) {
+  bool blank = true;  // the line at hand, so far
+  while (limit > 0) {
     const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw_errno("standard input", "read");
     if (count == 0) break;
-    out.append({buffer.data(), static_cast<std::size_t>(count)});
+    const std::string_view bytes(buffer.data(), static_cast<std::size_t>(count));
+    std::size_t used = 0;
+    while (used < bytes.size() && limit > 0) {
+      const char c = bytes[used++];
+      if (c == '\n' && !blank) --limit;
+      blank = c == '\n' || (blank && is_blank(c));
+    }
+    out.append(bytes.substr(0, used));
   }
   out.commit();
 }
@@ -259,20 +274,37 @@ std::string IndexedInput::line(const IndexEntry& entry) const {
   return line;
 }
 
-InputFormat detect_format(const std::string& path) {
-  const auto ends_with = [&](std::string_view end) { return path.ends_with(end); };
-  if (path == "-" || ends_with(".jsonl") || ends_with(".ndjson") || ends_with(".json")) {
-    return InputFormat::jsonl;
-  }
+InputFormat detect_format(const std::string& path, std::string_view shown) {
+  const auto ends_with_any = [&](std::initializer_list<std::string_view> ends) {
+    return std::any_of(ends.begin(), ends.end(),
+                       [&](std::string_view end) { return path.ends_with(end); });
+  };
+  if (ends_with_any({".txt"})) return InputFormat::text;
   refuse_pipe(path);
   const File file(path);
-  std::string start(std::min<std::uint64_t>(file.size_bytes(), 4096), '\0');
+  std::string start(std::min<std::uint64_t>(file.size_bytes(), kFormatBytes), '\0');
   if (!start.empty()) file.read_at(0, std::as_writable_bytes(std::span(start)));
-  std::string_view text = start;
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  const std::size_t first = text.find_first_not_of(" \t\r\n");
-  return first != std::string_view::npos && text[first] == '{' ? InputFormat::jsonl
-                                                               : InputFormat::text;
+  std::istringstream lines(start.starts_with(kByteOrderMark) ? start.substr(kByteOrderMark.size())
+                                                             : start);
+  std::size_t objects = 0;
+  std::size_t others = 0;
+  char first = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t at = line.find_first_not_of(" \t\r");
+    if (at == std::string::npos) continue;
+    if (first == 0) first = line[at];
+    ++(line[at] == '{' ? objects : others);
+  }
+  if (ends_with_any({".jsonl", ".ndjson", ".json"})) {
+    if (first == '[') throw FileError(shown, "is a JSON list; write one record a line");
+    return InputFormat::jsonl;
+  }
+  if (objects > 0 && others > 0) {
+    throw FileError(shown,
+                    "is JSONL or text? Some of its first lines begin with { and some do not; say "
+                    "--input-format jsonl, for error rows where they do not, or text");
+  }
+  return objects > 0 ? InputFormat::jsonl : InputFormat::text;
 }
 
 }  // namespace penstock::io

@@ -24,11 +24,12 @@ struct IndexEntry {
 
 // One pass over the input writes `index_path`. Blank lines are not records; CRLF is accepted; a
 // UTF-8 byte order mark at the start is skipped. Lines may have any length.
-// Returns the number of records.
-std::uint64_t build_index(const std::string& input_path, const std::string& index_path);
+// Only the first `limit` records count; what is behind them is not read. Returns their number.
+std::uint64_t build_index(const std::string& input_path, const std::string& index_path,
+                          std::uint64_t limit = UINT64_MAX);
 
-// Copies standard input to `path`.
-void spool_standard_input(const std::string& path);
+// Copies standard input to `path`, up to the end of the line of the `limit`-th record.
+void spool_standard_input(const std::string& path, std::uint64_t limit = UINT64_MAX);
 
 // Reads entries and lines on demand; memory does not grow with the input. Not thread-safe.
 class IndexedInput {
@@ -48,8 +49,9 @@ class IndexedInput {
   std::unique_ptr<State> state_;
 };
 
-// "-" and names that end in .jsonl, .ndjson or .json are JSONL; .txt and others are text, unless
-// the first non-blank byte is '{'.
-InputFormat detect_format(const std::string& path);
+// Names that end in .jsonl, .ndjson or .json are JSONL, in .txt text; of others the first lines
+// tell: JSONL if they begin with '{'. Where only some do, it is a FileError, as is a JSON list;
+// `shown` is the file's name there.
+InputFormat detect_format(const std::string& path, std::string_view shown);
 
 }  // namespace penstock::io

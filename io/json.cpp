@@ -6,21 +6,32 @@
 
 namespace penstock::io {
 
+bool JsonLook::enter() {
+  if (++depth_ > kMaxJsonDepth) {
+    throw JsonError(fmt::format("JSON that is nested deeper than {}", kMaxJsonDepth));
+  }
+  return true;
+}
+
 nlohmann::json parse_json(std::string_view text) {
   using nlohmann::json;
-  const auto check = [](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxJsonDepth) {
-      throw JsonError(fmt::format("JSON that is nested deeper than {}", kMaxJsonDepth));
-    }
-    return true;
-  };
+  JsonLook().over(text);
   try {
-    return json::parse(text, check);
+    return json::parse(text);
   } catch (const json::parse_error& error) {
     throw JsonError(fmt::format("broken JSON at byte {} of it: {}", error.byte, reason_of(error)));
   } catch (const json::exception& error) {  // 1e999
     throw JsonError("broken JSON: " + reason_of(error));
   }
+}
+
+std::string_view type_of(const nlohmann::json& value) {
+  if (value.is_array()) return "a list";
+  if (value.is_object()) return "an object";
+  if (value.is_string()) return "a string";
+  if (value.is_boolean()) return "a boolean";
+  if (value.is_null()) return "null";
+  return value.is_number_integer() ? "an integer" : "a fraction";
 }
 
 std::string in_short(const nlohmann::json& value) {

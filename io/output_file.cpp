@@ -55,7 +55,21 @@ void write_all_at(int descriptor, std::uint64_t offset, std::string_view bytes,
   }
 }
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+std::string follow_links(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMostLinks = 40;  // as Linux
+  fs::path file = path;
+  std::error_code error;
+  for (int links = 0; fs::is_symlink(fs::symlink_status(file, error)); ++links) {
+    if (links == kMostLinks) throw FileError(path, "is a link that leads round in a circle");
+    const fs::path target = fs::read_symlink(file, error);
+    if (error) throw FileError(path, "is a link that cannot be read: " + error.message());
+    file = file.parent_path() / target;  // an absolute target replaces the folder
+  }
+  return file.string();
+}
+
+OutputFile::OutputFile(std::string path) : path_(follow_links(path)) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path_, ignored)) {
     throw FileError(path_, "is a folder, not a file");

@@ -6,10 +6,14 @@
 
 namespace penstock::io {
 
+// What `path` leads to, link by link, whether it is there or not; `path` itself if it is no link.
+// Throws FileError for a circle.
+std::string follow_links(const std::string& path);
+
 // A file that appears under its name only when it is whole: written beside it as
 // PATH.0123abcd.tmp (a name that nobody has), then synced and renamed by commit(). Destroyed before
 // that, it removes what it wrote. Throws FileError with the operating system's words; a `path` that
-// is a folder is refused at once.
+// is a folder is refused at once, one that is a link stays one: the file it leads to is written.
 class OutputFile {
  public:
   explicit OutputFile(std::string path);

@@ -18,29 +18,28 @@ using nlohmann::json;
 constexpr std::size_t kMaxLastReadBytes = 80;
 constexpr std::string_view kNotInteger = "a number that is not a 64-bit integer";
 
-std::string_view type_of(const json& value) {
-  if (value.is_array()) return "a list";
-  if (value.is_object()) return "an object";
-  if (value.is_string()) return "a string";
-  if (value.is_boolean()) return "a boolean";
-  if (value.is_null()) return "null";
-  return "a number";
-}
-
-// Parses with a limit on depth and without fields that are given twice, which JSON leaves open.
-json parse_object(std::string_view line) {
-  std::set<std::string> names;
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxJsonDepth)
-      throw RecordError(fmt::format("nested deeper than {}", kMaxJsonDepth));
-    if (event == json::parse_event_t::key && depth == 1 &&
-        !names.insert(parsed.get<std::string>()).second) {
-      throw RecordError(io::quoted(parsed.get_ref<const std::string&>()) + " is given twice");
+// Refuses fields that are given twice, which JSON leaves open.
+class RecordLook : public JsonLook {
+ public:
+  bool key(std::string& name) override {
+    if (depth() == 1 && !names_.insert(name).second) {
+      throw RecordError(io::quoted(name) + " is given twice");
     }
     return true;
-  };
+  }
+
+ private:
+  std::set<std::string> names_;
+};
+
+json parse_object(std::string_view line) {
   try {
-    return json::parse(line, check);
+    RecordLook().over(line);
+  } catch (const JsonError&) {
+    throw RecordError(fmt::format("nested deeper than {}", kMaxJsonDepth));
+  }
+  try {
+    return json::parse(line);
   } catch (const json::parse_error& error) {
     // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error …; last read:
     // '…'": the position is that of the line, and what was last read may be the whole record.
@@ -206,6 +205,10 @@ RecordInput take_input(json& object) {
 }
 
 }  // namespace
+
+std::string_view to_string(InputFormat format) {
+  return format == InputFormat::jsonl ? "JSONL" : "text";
+}
 
 Record parse_record(std::string_view line, InputFormat format) {
   Record record;

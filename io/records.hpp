@@ -11,6 +11,7 @@
 namespace penstock::io {
 
 enum class InputFormat { jsonl, text };
+std::string_view to_string(InputFormat format);  // "JSONL", "text"
 
 struct Message {
   std::string role;

@@ -185,6 +185,9 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
   return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
     StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
+    agree_on_equal(endpoint, {{"--batch", options.batches},
+                              {"--prompt", options.prompt_tokens},
+                              {"--generate", options.generated_tokens}});
     agree_on(endpoint, "the size of the benchmark", [&] { check_size(setup, options); });
     const model::MachineLimits machine = measure_all(endpoint, setup);
     std::vector<BenchRow> rows;

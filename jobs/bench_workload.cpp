@@ -36,6 +36,11 @@ bool BenchWorkload::accept(std::uint64_t record, std::int32_t) {
     ++steady_tokens_;
   }
   if (count < generated_tokens_) return false;
+  if (decoding_ < batch_ && generated_tokens_ > 1) {
+    throw std::runtime_error(
+        "the first answers end before the last prompt is through, so the batch never decodes as a "
+        "whole: give a longer --generate, or a larger --max-step-tokens");
+  }
   if (first_done_ == Clock::time_point{} && decoding_ == batch_) {
     first_done_ = Clock::now();
     mark_ = true;

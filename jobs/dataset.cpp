@@ -47,12 +47,12 @@ std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entri
 }
 
 Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
-                 const RequestBuilder& builder, const DatasetOptions& options)
+                 const RequestBuilder& builder, std::uint32_t window_records)
     : input_(&input),
       format_(format),
       builder_(&builder),
-      options_(options),
-      size_(std::min(input.size(), options.limit)) {}
+      window_records_(window_records),
+      size_(input.size()) {}
 
 std::optional<DatasetItem> Dataset::next() {
   if (position_ == order_.size() && !load_window()) return std::nullopt;
@@ -63,8 +63,7 @@ std::optional<DatasetItem> Dataset::next() {
 bool Dataset::load_window() {
   const std::uint64_t begin = window_begin_ + entries_.size();
   if (begin == size_) return false;
-  entries_ =
-      input_->entries(begin, std::min<std::uint64_t>(options_.window_records, size_ - begin));
+  entries_ = input_->entries(begin, std::min<std::uint64_t>(window_records_, size_ - begin));
   order_ = window_order(entries_);
   window_begin_ = begin;
   position_ = 0;

@@ -19,20 +19,16 @@ using DatasetItem = std::variant<Request, FailedRecord>;
 // longest first; ties in input order.
 std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entries);
 
-struct DatasetOptions {
-  std::uint64_t limit = UINT64_MAX;      // only the first records of the input
-  std::uint32_t window_records = 65536;  // ordered together
-};
-
 // The ordered stream of requests of one driver. Memory is bounded by a window's entries.
 // Not thread-safe. A broken record is an item; a broken input is an io::FileError.
 class Dataset {
  public:
   // `input` and `builder` must outlive the dataset.
+  // `window_records` are ordered together.
   Dataset(const io::IndexedInput& input, io::InputFormat format, const RequestBuilder& builder,
-          const DatasetOptions& options);
+          std::uint32_t window_records = 65536);
 
-  std::uint64_t size() const { return size_; }  // records to work on, limit applied
+  std::uint64_t size() const { return size_; }  // records
 
   // The next item, empty at the end.
   std::optional<DatasetItem> next();
@@ -44,7 +40,7 @@ class Dataset {
   const io::IndexedInput* input_;
   io::InputFormat format_;
   const RequestBuilder* builder_;
-  DatasetOptions options_;
+  std::uint32_t window_records_;
   std::uint64_t size_ = 0;
   std::uint64_t window_begin_ = 0;  // index of the window's first record
   std::vector<io::IndexEntry> entries_;

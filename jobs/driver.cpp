@@ -34,7 +34,7 @@ class Driver {
     for (std::uint32_t slot = 0;; slot = (slot + 1) % options_.slots) {
       if (scheduler_.in_flight(slot)) collect(slot);
       refill();
-      if (scheduler_.idle()) break;
+      if (scheduler_.idle() && exhausted_) break;
       start(slot);
     }
     stop();
@@ -45,9 +45,12 @@ class Driver {
  private:
   int stages() const { return endpoint_.control->size(); }
 
-  // Keeps enough records queued. On the ledger this is time in which no step is planned.
+  // Keeps enough records queued. On the ledger this is time in which no step is planned, so a
+  // step's turn reads two steps' worth at most: the queue fills up while the stages compute.
   void refill() {
-    while (!exhausted_ && scheduler_.wanted() > 0) {
+    const std::size_t enough = std::size_t{2} * options_.max_step_tokens;
+    std::size_t read = 0;
+    while (!exhausted_ && read < enough && scheduler_.wanted() > 0) {
       std::optional<Work> work = workload_.next();
       if (!work) {
         exhausted_ = true;
@@ -56,6 +59,7 @@ class Driver {
       }
       const std::uint64_t record = work->record;
       const std::size_t tokens = work->prompt.size();
+      read += tokens;
       if (!scheduler_.add(std::move(*work))) {
         workload_.reject(record, fmt::format("the prompt has {} tokens; the KV memory holds {} "
                                              "(raise --kv-memory)",

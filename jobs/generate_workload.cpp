@@ -14,9 +14,13 @@ constexpr std::size_t kShownFailures = 5;
 }  // namespace
 
 struct GenerateWorkload::Active {
-  Active(Request r, const model::Tokenizer& tokenizer)
-      : request(std::move(r)), decoder(tokenizer), text(request.params.stop) {}
-  Request request;
+  Active(Request r, std::uint32_t prompt, const model::Tokenizer& tokenizer)
+      : request(std::move(r)),
+        prompt_tokens(prompt),
+        decoder(tokenizer),
+        text(request.params.stop) {}
+  Request request;  // without its prompt, which the scheduler holds
+  std::uint32_t prompt_tokens;
   model::StreamDecoder decoder;
   StopStrings text;
   std::uint32_t generated = 0;
@@ -36,9 +40,11 @@ std::optional<Work> GenerateWorkload::next() {
       continue;
     }
     Request& request = std::get<Request>(*item);
-    Work work{request.index, request.prompt, request.params.sampling, request.params.max_tokens};
-    counts_.tokens_in += request.prompt.size();
-    active_.try_emplace(request.index, std::move(request), tokenizer_);
+    const auto prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
+    Work work{request.index, std::move(request.prompt), request.params.sampling,
+              request.params.max_tokens};
+    counts_.tokens_in += prompt_tokens;
+    active_.try_emplace(request.index, std::move(request), prompt_tokens, tokenizer_);
     return work;
   }
   return std::nullopt;
@@ -70,9 +76,8 @@ void GenerateWorkload::finish(std::uint64_t record, Active& active, FinishReason
     reason = FinishReason::stop;
   }
   const Request& request = active.request;
-  journal_.append(
-      record, to_row(Answer{record, request.id, active.text.take(), reason,
-                            static_cast<std::uint32_t>(request.prompt.size()), active.generated}));
+  journal_.append(record, to_row(Answer{record, request.id, active.text.take(), reason,
+                                        active.prompt_tokens, active.generated}));
   ++counts_.answered;
   active_.erase(record);
 }

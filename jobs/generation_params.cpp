@@ -10,11 +10,13 @@
 #include <utility>
 
 #include "io/error.hpp"
+#include "io/json.hpp"
 #include "model/error.hpp"
 
 namespace penstock::jobs {
 namespace {
 
+using io::type_of;
 using nlohmann::json;
 
 // vLLM's limit below which sampling counts as greedy (sampling_params.py, _SAMPLING_EPS).
@@ -22,15 +24,6 @@ constexpr double kGreedyBelow = 1e-5;
 // A penalty that is smaller would overflow the logits it divides.
 constexpr double kLeastRepetitionPenalty = 1e-6;
 constexpr double kMostRepetitionPenalty = 1e6;
-
-std::string_view type_of(const json& value) {
-  if (value.is_array()) return "a list";
-  if (value.is_object()) return "an object";
-  if (value.is_string()) return "a string";
-  if (value.is_boolean()) return "a boolean";
-  if (value.is_null()) return "null";
-  return value.is_number_integer() ? "an integer" : "a fraction";
-}
 
 // One field of a record: its name and how its value is set. The setters throw what is wrong with
 // the value as ParameterError with that name.
@@ -264,9 +257,9 @@ GenerationParams default_params(std::string_view generation_config,
   if (sample != config.end() && *sample == true) {
     from_file["temperature"] = 1.0;
     from_file["top_k"] = 50;
-    take("temperature");
+    for (const char* name : {"temperature", "top_k", "top_p", "min_p"}) take(name);
   }
-  for (const char* name : {"top_k", "top_p", "min_p", "repetition_penalty"}) take(name);
+  take("repetition_penalty");  // it works on greedy answers too
   try {
     apply_overrides(from_file, vocab_size, params);
   } catch (const ParameterError& error) {
@@ -284,27 +277,39 @@ GenerationParams default_params(std::string_view generation_config,
 
 std::vector<std::int32_t> eos_token_ids(const model::ModelConfig& config,
                                         std::string_view generation_config) {
-  std::vector<std::int32_t> ids = config.eos_token_ids;
-  const json parsed = parse_generation_config(generation_config);
-  const json eos = parsed.value("eos_token_id", json());
-  const auto add = [&](const json& id) {
-    if (!id.is_number_unsigned() ||
-        id.get<std::uint64_t>() >= static_cast<std::uint64_t>(config.vocab_size)) {
-      throw model::ModelError(
-          fmt::format("generation_config.json: 'eos_token_id' must be a token id below {} or a "
-                      "list of them",
-                      config.vocab_size));
+  model::ModelConfig both = config;
+  if (!generation_config.empty()) {
+    try {
+      model::add_generation_defaults(generation_config, both);
+    } catch (const model::ModelError& error) {
+      throw model::ModelError(fmt::format("generation_config.json: {}", error.what()));
     }
-    ids.push_back(id.get<std::int32_t>());
-  };
-  if (eos.is_array()) {
-    for (const json& id : eos) add(id);
-  } else if (!eos.is_null()) {
-    add(eos);
   }
+  std::vector<std::int32_t>& ids = both.eos_token_ids;
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
+}
+
+std::string describe(const GenerationParams& params) {
+  const model::SamplingParams& s = params.sampling;
+  std::string text = "greedy";
+  const auto add = [&](bool said, std::string_view name, auto value) {
+    if (said) text += fmt::format(", {} {}", name, value);
+  };
+  if (s.temperature > 0) {
+    text = fmt::format("temperature {}", s.temperature);
+    add(s.top_k > 0, "top-k", s.top_k);
+    add(s.top_p < 1, "top-p", s.top_p);
+    add(s.min_p > 0, "min-p", s.min_p);
+    add(true, "seed", s.seed);
+  }
+  add(s.repetition_penalty != 1, "repetition penalty", s.repetition_penalty);
+  add(s.presence_penalty != 0, "presence penalty", s.presence_penalty);
+  add(s.frequency_penalty != 0, "frequency penalty", s.frequency_penalty);
+  add(!params.stop.empty(), "stop strings", params.stop.size());
+  if (params.ignore_eos) text += ", end-of-sequence ignored";
+  return text + fmt::format(", at most {} tokens", params.max_tokens);
 }
 
 }  // namespace penstock::jobs

@@ -60,12 +60,15 @@ void apply_overrides(const nlohmann::json& overrides, std::int64_t vocab_size,
 // What holds where a record says nothing: built-in defaults, then the checkpoint's
 // generation_config.json ("" if it has none), then the command line.
 //
-// Of generation_config.json: temperature only with do_sample (otherwise greedy), top_k, top_p,
-// min_p, repetition_penalty. With do_sample, what the file leaves out is as in transformers
-// (temperature 1, top_k 50). max_new_tokens is ignored.
+// Of generation_config.json, as in transformers: temperature, top_k, top_p and min_p only with
+// do_sample (otherwise greedy, and these neutral), where the file leaves them out temperature 1 and
+// top_k 50; repetition_penalty always. max_new_tokens is ignored.
 // Throws model::ModelError for a broken file, ParameterError for an option ("--top-p").
 GenerationParams default_params(std::string_view generation_config,
                                 const GenerationOptions& options, std::int64_t vocab_size);
+
+// For people: "greedy, at most 256 tokens"; all that is not neutral is named.
+std::string describe(const GenerationParams& params);
 
 // The ids that end an answer unless ignore_eos: those of the config and those of
 // generation_config.json, sorted, each once. Throws model::ModelError.

@@ -12,6 +12,7 @@
 
 #include "io/error.hpp"
 #include "io/file.hpp"
+#include "io/output_file.hpp"
 
 namespace penstock::jobs {
 namespace fs = std::filesystem;
@@ -89,7 +90,7 @@ std::string_view to_string(JobState state) {
 }
 
 JobFolder::JobFolder(const std::string& output, bool fresh)
-    : output_(output), final_(output + ".job") {
+    : output_(io::follow_links(output)), final_(output + ".job") {
   const fs::file_status there = status_of(output_);
   if (fs::is_directory(there)) throw io::FileError(output_, "is a folder; --output names a file");
   if (fs::exists(there) && !fs::is_regular_file(there)) {

@@ -16,7 +16,9 @@ struct JobCounts {
   std::uint64_t left = 0;
 };
 
-// O.job/ beside the output O: what a job keeps while it runs and afterwards.
+// O.job/ beside the output O: what a job keeps while it runs and afterwards. Where O is a link, say
+// from a home folder to a scratch disk, it stands beside the link, where O's user looks for it; the
+// answers, and what `fresh` removes, are the file that the link leads to.
 //   state          one JSON object, replaced atomically: state and counts; scripts read it
 //   manifest.json  what the answers depend on
 //   index          where each record lies in the input
@@ -44,7 +46,7 @@ class JobFolder {
   void write_json(std::string_view name, const nlohmann::json& content) const;
 
  private:
-  std::string output_;
+  std::string output_;  // no link
   std::string final_;   // O.job
   std::string folder_;  // where the files are now
   bool begun_ = false;

@@ -24,10 +24,8 @@ install_packages() {
   fi
 }
 
-# MPI for one machine: more ranks than cores, root in containers, nothing but loopback. Threads that
-# wait sleep, since the cores may be shared with others.
+# MPI for one machine: more ranks than cores, root in containers, nothing but loopback.
 mpi_for_one_machine() {
-  export OMP_WAIT_POLICY=passive
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
   export OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo

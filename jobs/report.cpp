@@ -131,8 +131,8 @@ std::string format_header(const RunHeader& header, int width) {
                                              format_bytes(header.checkpoint_bytes),
                                              header.checkpoint_digest.substr(0, 12)));
   text += labelled("device", fmt::format("{}, link {}", header.device, header.link));
-  text += labelled("input",
-                   fmt::format("{}, {} records", header.input, format_grouped(header.records)));
+  text += labelled("input", fmt::format("{}, {}, {} records", header.input, header.input_format,
+                                        format_grouped(header.records)));
   text += labelled("output", header.output);
   text += labelled("schedule",
                    fmt::format("{} slot{}, context {} tokens, KV {} tokens", header.slots,

@@ -35,6 +35,7 @@ struct RunHeader {
   std::string device;             // "cpu avx512_bf16"
   std::string link;               // "mpi"
   std::string input;
+  std::string input_format;  // "JSONL"
   std::uint64_t records = 0;
   std::string output;
   std::uint32_t slots = 0;

@@ -26,6 +26,9 @@ namespace {
 // How often finished rows go to the journal, and the counts to the state, which costs a sync.
 constexpr std::chrono::seconds kFlushInterval{1};
 constexpr std::chrono::seconds kStateInterval{5};
+constexpr std::chrono::seconds kLoadingInterval{10};
+// From here on the merge takes seconds.
+constexpr std::uint64_t kManyRecords = 1'000'000;
 
 // What the driver's side of a job is made of: opened in this order, before any weights are read,
 // so that a wrong path costs no time.
@@ -38,7 +41,8 @@ class DriverJob {
     if (options.input != "-" && !std::filesystem::exists(options.input)) {
       throw UsageError(options.input + ": there is no such input file");
     }
-    const io::CheckpointReader checkpoint(options.pipeline.checkpoint);
+    checkpoint_.emplace(options.pipeline.checkpoint);
+    const io::CheckpointReader& checkpoint = *checkpoint_;
     const auto config = model::from_attributes(checkpoint.header().config);
     const auto files = model::from_blobs(checkpoint.header().tokenizer);
     try {
@@ -53,9 +57,7 @@ class DriverJob {
     context_.eos_token_ids = eos_token_ids(config, files.generation_config);
     context_.defaults =
         default_params(files.generation_config, options.generation, config.vocab_size);
-    const auto limit = static_cast<std::uint32_t>(config.max_position);
-    context_.context_limit =
-        options.pipeline.max_context == 0 ? limit : std::min(limit, options.pipeline.max_context);
+    context_.context_limit = context_limit(config, options.pipeline);
 
     refuse_output_that_is("input", options.input);
     refuse_output_that_is("checkpoint", options.pipeline.checkpoint);
@@ -63,13 +65,15 @@ class DriverJob {
     std::string input = options.input;
     if (input == "-") {
       input = folder_->file("input");
-      io::spool_standard_input(input);
+      io::spool_standard_input(input, options.limit);
     }
-    records_ = io::build_index(input, folder_->file("index"));
+    records_ = io::build_index(input, folder_->file("index"), options.limit);
+    format_ = options.format
+                  ? *options.format
+                  : io::detect_format(input, options.input == "-" ? "standard input" : input);
     input_.emplace(input, folder_->file("index"));
     builder_.emplace(context_);
-    dataset_.emplace(*input_, io::detect_format(options.input), *builder_,
-                     DatasetOptions{.limit = options.limit});
+    dataset_.emplace(*input_, format_, *builder_);
     journal_.emplace(folder_->file(kJournal));
   }
 
@@ -92,14 +96,29 @@ class DriverJob {
         [this](const GenerateCounts&, const std::vector<double>& busy) { step_done(busy); });
   }
 
+  io::CheckpointReader take_checkpoint() { return std::move(*checkpoint_); }
   Workload& workload() { return *workload_; }
+
+  // Loading may take minutes; users want to see that it moves.
+  void loading(std::uint64_t done, std::uint64_t total) {
+    const Ledger::Time now = steady_now();
+    if (progress_mode_ == ProgressMode::none || now < next_loading_) return;
+    if (next_loading_ != Ledger::Time{}) {
+      print(fmt::format("loading stage 0: {} of {}\n", format_bytes(done), format_bytes(total)));
+    }
+    next_loading_ = now + kLoadingInterval;
+  }
 
   // The run ends by an exception: the state says so, as well as the disk allows.
   void fail() noexcept {
+    // The first cause is what the user needs to hear. A full disk may still take the small file.
     try {
       journal_->flush();
+    } catch (...) {
+    }
+    try {
       folder_->write_state(JobState::broken, counts());
-    } catch (...) {  // the first cause is what the user needs to hear
+    } catch (...) {
     }
   }
 
@@ -108,6 +127,9 @@ class DriverJob {
     const Ledger::Time now = steady_now();
     progress_->finish(progress_counts(busy_), now);
     journal_->sync();
+    if (progress_mode_ != ProgressMode::none && dataset_->size() >= kManyRecords) {
+      print(fmt::format("merging {} rows\n", format_grouped(dataset_->size())));
+    }
     io::merge_journals({folder_->file(kJournal)}, dataset_->size(), options_.output,
                        folder_->path());
     const bool failed = workload_->counts().failed > 0;
@@ -171,7 +193,8 @@ class DriverJob {
          {"task", "generate"},
          {"checkpoint",
           {{"path", options_.pipeline.checkpoint}, {"digest", setup.checkpoint.digest()}}},
-         {"input", {{"path", options_.input}, {"records", records_}}},
+         {"input",
+          {{"path", options_.input}, {"format", io::to_string(format_)}, {"records", records_}}},
          {"numeric_class", numeric_class(setup)},
          {"parameters",
           {{"temperature", p.sampling.temperature},
@@ -206,18 +229,14 @@ class DriverJob {
     h.device = setup.stage->numeric_class();
     h.link = to_string(layout.link);
     h.input = options_.input;
+    h.input_format = io::to_string(format_);
     h.records = dataset_->size();
     h.output = options_.output;
     h.slots = setup.options.slots;
     h.context_limit = context_.context_limit;
     h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
     h.stages = setup.reports;
-    const model::SamplingParams& s = context_.defaults.sampling;
-    h.more.emplace_back(
-        "sampling", s.temperature <= 0
-                        ? fmt::format("greedy, at most {} tokens", context_.defaults.max_tokens)
-                        : fmt::format("temperature {}, seed {}, at most {} tokens", s.temperature,
-                                      s.seed, context_.defaults.max_tokens));
+    h.more.emplace_back("sampling", describe(context_.defaults));
     return h;
   }
 
@@ -259,11 +278,13 @@ class DriverJob {
 
   const RunOptions& options_;
   ProgressMode progress_mode_;
+  std::optional<io::CheckpointReader> checkpoint_;  // until the stage takes it
   std::optional<model::Tokenizer> tokenizer_;
   std::optional<model::ChatTemplate> chat_template_;
   RequestContext context_;
   std::optional<JobFolder> folder_;
   std::uint64_t records_ = 0;
+  io::InputFormat format_ = io::InputFormat::jsonl;
   std::optional<io::IndexedInput> input_;
   std::optional<RequestBuilder> builder_;
   std::optional<Dataset> dataset_;
@@ -273,6 +294,7 @@ class DriverJob {
   std::vector<StageReport> stages_;
   std::vector<double> busy_;
   Ledger::Time started_{};
+  Ledger::Time next_loading_{};
   Ledger::Time next_flush_{};
   Ledger::Time next_state_{};
   double load_seconds_ = 0;
@@ -288,7 +310,11 @@ int run_generate(const comm::World& world, const RunOptions& options) {
     agree_on(endpoint, "opening checkpoint, input and output", [&] {
       if (is_driver) job.emplace(options);
     });
-    StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
+    StageSetup setup =
+        is_driver ? set_up_stage(
+                        endpoint, world, layout, options.pipeline, job->take_checkpoint(),
+                        [&](std::uint64_t done, std::uint64_t total) { job->loading(done, total); })
+                  : set_up_stage(endpoint, world, layout, options.pipeline);
     agree_on(endpoint, "beginning the job", [&] {
       if (is_driver) job->begin(setup, layout);
     });

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "comm/world.hpp"
+#include "io/records.hpp"
 #include "jobs/generation_params.hpp"
 #include "jobs/progress.hpp"
 #include "jobs/stage_setup.hpp"
@@ -13,6 +15,7 @@ namespace penstock::jobs {
 struct RunOptions {
   PipelineChoice pipeline;
   std::string input;
+  std::optional<io::InputFormat> format;  // none: the input's name or content tells
   std::string output;
   GenerationOptions generation;
   std::uint64_t limit = UINT64_MAX;  // records

@@ -71,6 +71,9 @@ Scheduler::~Scheduler() = default;
 std::size_t Scheduler::wanted() const {
   // All slots full, and one slot's worth behind them.
   const std::size_t full = std::size_t{limits_.max_sequences} * (limits_.slots + 1);
+  const std::uint64_t most_tokens = std::uint64_t{pool_.capacity()} * model::kKvBlockTokens +
+                                    std::uint64_t{limits_.max_step_tokens} * limits_.slots;
+  if (waiting_tokens_ >= most_tokens) return 0;
   return sequences_.size() < full ? full - sequences_.size() : 0;
 }
 
@@ -80,7 +83,8 @@ bool Scheduler::add(Work work) {
   sequence->record = work.record;
   sequence->age = next_age_++;
   sequence->sampling = work.sampling;
-  sequence->prompt_tokens = static_cast<std::uint32_t>(work.prompt.size());
+  const auto prompt_tokens = static_cast<std::uint32_t>(work.prompt.size());
+  sequence->prompt_tokens = prompt_tokens;
   sequence->tokens = std::move(work.prompt);
   sequence->max_tokens = work.max_tokens;
   waiting_.push_back(sequence.get());
@@ -88,6 +92,7 @@ bool Scheduler::add(Work work) {
     waiting_.pop_back();
     throw std::logic_error("record " + std::to_string(work.record) + " was queued twice");
   }
+  waiting_tokens_ += prompt_tokens;
   return true;
 }
 
@@ -159,6 +164,7 @@ void Scheduler::admit(Building& building) {
     const std::uint64_t expected = expected_blocks(sequence);
     if (running > 0 && expected + reserved > pool_.free()) return;
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(next));
+    waiting_tokens_ -= sequence.prompt_tokens;
     sequence.slot = &building.slot;
     sequence.handle = next_handle_++;
     auto& members = building.slot.running;
@@ -270,6 +276,7 @@ void Scheduler::evict(Sequence& sequence) {
       std::upper_bound(waiting_.begin(), waiting_.end(), &sequence,
                        [](const Sequence* a, const Sequence* b) { return a->age < b->age; }),
       &sequence);
+  waiting_tokens_ += sequence.prompt_tokens;
   ++evictions_;
 }
 
@@ -285,6 +292,7 @@ void Scheduler::forget(Sequence& sequence) {
     leave_slot(sequence);
   } else {
     std::erase(waiting_, &sequence);
+    waiting_tokens_ -= sequence.prompt_tokens;
   }
   sequences_.erase(sequence.record);
 }

@@ -51,7 +51,8 @@ class Scheduler {
   ~Scheduler();
 
   bool idle() const { return sequences_.empty(); }
-  // How many more records the scheduler would like to have queued to plan well.
+  // How many more records the scheduler would like to have queued to plan well. However long they
+  // are, those that wait need little memory: about what the KV memory holds in tokens.
   std::size_t wanted() const;
   // Queues a record behind those queued before. False, and not queued, if its prompt alone can
   // never fit the KV memory.
@@ -96,6 +97,7 @@ class Scheduler {
   std::vector<Slot> slots_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Sequence>> sequences_;  // by record
   std::deque<Sequence*> waiting_;                                           // oldest first
+  std::uint64_t waiting_tokens_ = 0;                                        // of their prompts
   std::vector<std::uint32_t> retired_;  // handles to be named by the next plan
   std::vector<std::uint64_t> unfit_;
   std::uint64_t next_age_ = 0;

@@ -92,6 +92,11 @@ constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 
 }  // namespace
 
+std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
+  const auto limit = static_cast<std::uint32_t>(config.max_position);
+  return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
+}
+
 void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::function<void()>& body) {
   bool ok = true;
   std::string text;
@@ -107,9 +112,8 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
   endpoint.control->agree(ok, text, what, kLoadTimeout);
 }
 
-// What every stage of a pipeline must see alike: option files and copies of the checkpoint may
-// differ from host to host.
-void agree_on_inputs(comm::Endpoint& endpoint, const json& mine) {
+// Option files and copies of the checkpoint may differ from host to host.
+void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
   std::vector<json> all;
   for (const std::string& text :
        endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
@@ -125,13 +129,18 @@ void agree_on_inputs(comm::Endpoint& endpoint, const json& mine) {
 }
 
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const PipelineChoice& choice) {
+                        const PipelineChoice& choice, std::optional<io::CheckpointReader> opened,
+                        const model::LoadProgress& loading) {
   const Ledger::Time begin = steady_now();
   const int member = endpoint.control->member();
-  const int node_ranks = layout.link == LinkKind::local ? layout.stages : world.node_size();
-  const comm::CpuPlacement placement = comm::cpu_placement();
+  comm::CpuPlacement placement = comm::cpu_placement();
+  int node_ranks = world.node_size();
+  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
+    node_ranks = layout.stages;
+    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
+  }
 
-  std::optional<io::CheckpointReader> checkpoint;
+  std::optional<io::CheckpointReader> checkpoint = std::move(opened);
   model::ModelConfig config;
   std::vector<model::StageRange> ranges;
   StageReport report;
@@ -139,7 +148,11 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   PipelineOptions options;
   std::uint32_t context_limit = 0;
   agree_on(endpoint, "opening the checkpoint", [&] {
-    checkpoint.emplace(choice.checkpoint);
+    if (!checkpoint) {
+      checkpoint.emplace(choice.checkpoint,
+                         member == 0 ? io::CheckpointReader::Contents::all
+                                     : io::CheckpointReader::Contents::without_tokenizer);
+    }
     if (checkpoint->header().no_data) {
       throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
     }
@@ -151,8 +164,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
       throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
     }
     ranges = model::cut_stages(config, layout.stages, stage_options.dtype);
-    context_limit = static_cast<std::uint32_t>(config.max_position);
-    if (choice.max_context > 0) context_limit = std::min(context_limit, choice.max_context);
+    context_limit = jobs::context_limit(config, choice);
     options.slots = choice.slots > 0     ? choice.slots
                     : layout.stages == 1 ? 1
                                          : static_cast<std::uint32_t>(layout.stages) + 1;
@@ -160,12 +172,12 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     options.max_sequences = std::min(options.max_sequences, options.max_step_tokens);
   });
 
-  agree_on_inputs(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
-                             {"--dtype", io::to_string(stage_options.dtype)},
-                             {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
-                             {"--slots", options.slots},
-                             {"--max-step-tokens", options.max_step_tokens},
-                             {"--max-context", context_limit}});
+  agree_on_equal(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
+                            {"--dtype", io::to_string(stage_options.dtype)},
+                            {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
+                            {"--slots", options.slots},
+                            {"--max-step-tokens", options.max_step_tokens},
+                            {"--max-context", context_limit}});
 
   const model::StageRange range = ranges[static_cast<std::size_t>(member)];
   report.rank = world.rank();
@@ -181,11 +193,10 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
-    stage = model::make_cpu_stage(*checkpoint, config, range, stage_options,
-                                  [](std::uint64_t, std::uint64_t) {});
+    stage = model::make_cpu_stage(*checkpoint, config, range, stage_options, loading);
   });
   report.weight_bytes = stage->weight_bytes();
-  report.bytes_read = stage->bytes_read();
+  report.bytes_read = checkpoint->bytes_read();
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
   const auto cost_of_stage = [&](const model::StageRange& r) {

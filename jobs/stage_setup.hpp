@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,6 +32,9 @@ struct PipelineChoice {
   std::uint64_t kv_memory = 0;  // bytes a rank
 };
 
+// Tokens of a prompt and its answer together.
+std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
+
 // A stage that is loaded, with its cache, and what all stages agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;
@@ -47,9 +51,17 @@ struct StageSetup {
 };
 
 // Opens the checkpoint, cuts the stages, loads this one's weights, sizes and allocates the cache.
+// Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
+// have alike: theirs is compared with its digest. `loading` hears of the weights.
 // Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const PipelineChoice& choice);
+                        const PipelineChoice& choice,
+                        std::optional<io::CheckpointReader> opened = std::nullopt,
+                        const model::LoadProgress& loading = {});
+
+// Throws comm::AgreeError on all members unless `mine` is the same on all; the keys are the names
+// that the user knows the values by.
+void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine);
 
 // Runs `body` and agrees on its outcome: an exception on any member ends in comm::AgreeError on
 // all, with that exception's text and who it was.

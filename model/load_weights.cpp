@@ -65,7 +65,11 @@ WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelCo
     }
     tensors_.emplace(spec.name, tensor);
     bytes_total_ += tensor->size_bytes;
-    resident_bytes_ += elements_of(*tensor) * io::size_of(spec.is_matrix ? dtype_ : io::DType::f32);
+    const io::DType resident = spec.is_matrix ? dtype_ : io::DType::f32;
+    resident_bytes_ += elements_of(*tensor) * io::size_of(resident);
+    if (tensor->dtype != resident) {
+      largest_converted_bytes_ = std::max(largest_converted_bytes_, tensor->size_bytes);
+    }
   }
 }
 
@@ -78,8 +82,8 @@ void WeightLoader::read(const io::TensorInfo& tensor, io::DType dtype, std::byte
     checkpoint_->read(tensor, stored, threads_);
     convert_with(threads_, stored.data(), tensor.dtype, to, dtype, elements_of(tensor));
   }
-  bytes_read_ += tensor.size_bytes;
-  if (*progress_) (*progress_)(bytes_read_, bytes_total_);
+  bytes_done_ += tensor.size_bytes;
+  if (*progress_) (*progress_)(bytes_done_, bytes_total_);
 }
 
 HostBuffer WeightLoader::matrices(std::span<const std::string> names) {

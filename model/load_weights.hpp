@@ -30,7 +30,8 @@ class WeightLoader {
 
   // What all of the stage's tensors take in the stage's dtypes, before they are packed.
   std::uint64_t resident_bytes() const { return resident_bytes_; }
-  std::uint64_t bytes_read() const { return bytes_read_; }
+  // The largest tensor as it is stored that has to be converted; 0 when none has.
+  std::uint64_t largest_converted_bytes() const { return largest_converted_bytes_; }
 
  private:
   void read(const io::TensorInfo& tensor, io::DType dtype, std::byte* to);
@@ -41,7 +42,8 @@ class WeightLoader {
   const LoadProgress* progress_;
   std::unordered_map<std::string, const io::TensorInfo*> tensors_;
   std::uint64_t resident_bytes_ = 0;
-  std::uint64_t bytes_read_ = 0;
+  std::uint64_t largest_converted_bytes_ = 0;
+  std::uint64_t bytes_done_ = 0;
   std::uint64_t bytes_total_ = 0;
 };
 

@@ -38,7 +38,6 @@ class Stage {
   virtual std::size_t activation_row_bytes() const = 0;
   virtual std::uint64_t weight_bytes() const = 0;    // resident
   virtual std::uint64_t kv_block_bytes() const = 0;  // one block, all layers of this stage
-  virtual std::uint64_t bytes_read() const = 0;      // from the checkpoint
 
   // Allocates the cache; called once, after all stages agreed on the number.
   virtual void allocate_kv(std::uint32_t blocks) = 0;

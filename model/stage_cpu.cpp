@@ -50,7 +50,6 @@ class CpuStage : public Stage {
   std::uint64_t kv_block_bytes() const override {
     return layout_.block_bytes() * weights_.layers.size();
   }
-  std::uint64_t bytes_read() const override { return bytes_read_; }
   void allocate_kv(std::uint32_t blocks) override;
   void begin_run() override { samplers_.clear(); }
   void forward(const StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
@@ -72,7 +71,7 @@ class CpuStage : public Stage {
     std::uint64_t bytes() const { return rows * row_bytes; }
   };
   std::vector<Room> rooms();
-  void check_memory(const std::string& path, std::uint64_t weight_bytes,
+  void check_memory(const std::string& path, const WeightLoader& loader,
                     const std::vector<Room>& rooms) const;
   void check_spans(const StepPlan& plan, std::span<const std::byte> in,
                    std::span<std::byte> out) const;
@@ -93,7 +92,6 @@ class CpuStage : public Stage {
   std::vector<float> frequencies_;
   std::unique_ptr<LinearFactory> factory_;
   StageWeights weights_;
-  std::uint64_t bytes_read_ = 0;
   KvCache cache_;
   AttentionScratch attention_scratch_;
   StageSamplers samplers_;
@@ -135,9 +133,8 @@ CpuStage::CpuStage(const io::CheckpointReader& checkpoint, const ModelConfig& co
       samplers_(0, 1) {
   WeightLoader loader(checkpoint, config, range, options_, progress);
   const std::vector<Room> rooms = this->rooms();
-  check_memory(checkpoint.path(), loader.resident_bytes(), rooms);
+  check_memory(checkpoint.path(), loader, rooms);
   weights_ = load_stage_weights(loader, *factory_, config, range, options_);
-  bytes_read_ = loader.bytes_read();
 
   for (const Room& room : rooms) {
     *room.buffer = HostBuffer(room.bytes(), device_.threads, "activations");
@@ -169,7 +166,7 @@ std::vector<CpuStage::Room> CpuStage::rooms() {
   return rooms;
 }
 
-void CpuStage::check_memory(const std::string& path, std::uint64_t weight_bytes,
+void CpuStage::check_memory(const std::string& path, const WeightLoader& loader,
                             const std::vector<Room>& rooms) const {
   std::uint64_t activations = 0, logits = 0;
   for (const Room& room : rooms) {
@@ -177,15 +174,21 @@ void CpuStage::check_memory(const std::string& path, std::uint64_t weight_bytes,
   }
   // Each thread that samples has a copy of a row.
   if (range_.last) logits += size(config_.vocab_size) * sizeof(float) * size(device_.threads);
+  // A product's weight is there twice while it is packed, or as it is stored while it is converted;
+  // activations come later.
+  const std::uint64_t weights = loader.resident_bytes();
+  const std::uint64_t packing =
+      std::max(loader.largest_converted_bytes(), largest_plain_bytes(config_, range_, options_));
   const bool shared = options_.memory_bytes > 0;
   const std::uint64_t memory = shared ? options_.memory_bytes : available_memory_bytes();
-  if (weight_bytes + activations + logits <= memory) return;
+  if (weights + std::max(packing, activations + logits) <= memory) return;
   throw ModelError(fmt::format(
-      "{}: layers {} to {} take {} bytes of weights in {}, {} bytes of activations for {} rows and "
-      "{} bytes of logits for {} samples, more together than the {} bytes of memory that {}; use "
-      "more stages on more nodes, or smaller steps",
-      path, range_.begin, range_.end - 1, weight_bytes, io::to_string(options_.dtype), activations,
-      options_.max_rows, logits, range_.last ? options_.max_samples : 0, memory,
+      "{}: layers {} to {} take {} bytes of weights in {} and then {} bytes of activations for {} "
+      "rows and {} bytes of logits for {} samples, or {} bytes while weights are packed: more "
+      "together than the {} bytes of memory that {}; use more stages on more nodes, or smaller "
+      "steps",
+      path, range_.begin, range_.end - 1, weights, io::to_string(options_.dtype), activations,
+      options_.max_rows, logits, range_.last ? options_.max_samples : 0, packing, memory,
       shared ? "are this stage's share" : "are available"));
 }
 

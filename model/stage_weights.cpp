@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -78,6 +79,19 @@ class Packer {
 };
 
 }  // namespace
+
+std::uint64_t largest_plain_bytes(const ModelConfig& config, const StageRange& range,
+                                  const StageOptions& options) {
+  const Shapes shapes = shapes_of(config, options);
+  std::uint64_t largest = 0;
+  for (const auto* shape : {&shapes.qkv, &shapes.o, &shapes.gate_up, &shapes.down,
+                            range.last ? &shapes.head : nullptr}) {
+    if (shape == nullptr) continue;
+    const std::uint64_t elements = std::uint64_t{shape->in_features} * shape->out_features;
+    largest = std::max(largest, elements * io::size_of(shape->dtype));
+  }
+  return largest;
+}
 
 StageWeights load_stage_weights(WeightLoader& loader, LinearFactory& factory,
                                 const ModelConfig& config, const StageRange& range,

@@ -29,6 +29,10 @@ struct StageWeights {
   std::uint64_t resident_bytes = 0;
 };
 
+// The largest product's weight as it lies before it is packed.
+std::uint64_t largest_plain_bytes(const ModelConfig& config, const StageRange& range,
+                                  const StageOptions& options);
+
 // Reads and packs tensor by tensor: at no time is there more than the packed weights and one
 // plain tensor (one more where the checkpoint's dtype is another).
 StageWeights load_stage_weights(WeightLoader& loader, LinearFactory& factory,

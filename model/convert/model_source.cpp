@@ -52,7 +52,7 @@ ModelSource open_gguf(const std::string& path) {
   auto file = std::make_unique<io::GgufFile>(path);
   source.config = naming(path, [&] { return gguf_config(*file); });
   source.config_text = gguf_config_text(*file);
-  source.tokenizer = naming(path, [&] { return gguf_tokenizer(*file); });
+  source.tokenizer = gguf_tokenizer(*file);
   require_usable(path, source.tokenizer, source.config.vocab_size);
   source.tensors = std::move(file);
   return source;

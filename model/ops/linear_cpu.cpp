@@ -64,29 +64,39 @@ class CpuLinearFactory : public LinearFactory {
     return *products_.emplace_back(shape, choose(shape, widen)).second;
   }
 
+  std::unique_ptr<Product> product(const LinearShape& shape, const ProductMode& mode, bool widen) {
+    return std::make_unique<Product>(workspace_, shape, mode, widen);
+  }
+
   // The fastest way that gives a row the same bits alone and in batches. Whether bits are those of
   // whole products or of slices does not depend on the number of threads.
   std::unique_ptr<Product> choose(const LinearShape& shape, bool widen) {
-    const ProductProof proof(device_, shape);
-    const auto candidate = [&](const ProductMode& mode) {
-      return std::make_unique<Product>(workspace_, shape, mode, widen);
-    };
-    if (!widen) {
-      auto reference = candidate({.single_thread = true});
-      const auto expected = proof.rows_alone(*reference);
-      if (proof.matches(*reference, expected)) {
-        for (const ProductMode& mode : {ProductMode{}, ProductMode{.sliced = true}}) {
-          auto product = candidate(mode);
-          if (proof.matches(*product, expected)) return product;
-        }
-        return reference;
-      }
-    }
+    if (auto whole = widen ? nullptr : choose_whole(shape)) return whole;
+    // The code of a slice is that of all others of its width.
+    LinearShape slices = shape;
+    slices.out_features = distinct_slice_columns(shape.out_features);
+    const ProductProof proof(device_, slices);
     for (const std::size_t tile_rows : {widen ? std::size_t{0} : kTileRows, kTileRows}) {
-      auto product = candidate({.sliced = true, .tile_rows = tile_rows});
-      if (proof.matches(*product, proof.rows_alone(*product))) return product;
+      const ProductMode mode{.sliced = true, .tile_rows = tile_rows};
+      const auto trial = product(slices, mode, widen);
+      if (proof.matches(*trial, proof.rows_alone(*trial))) return product(shape, mode, widen);
     }
-    return candidate({.sliced = true, .tile_rows = 1});  // each row alone
+    return product(shape, {.sliced = true, .tile_rows = 1}, widen);  // each row alone
+  }
+
+  // With the bits of the whole product on one thread; null where they depend on the batch.
+  std::unique_ptr<Product> choose_whole(const LinearShape& shape) {
+    auto reference = product(shape, {.single_thread = true}, false);
+    if (!reference->batch_reduce()) return nullptr;  // known without the work of a proof
+    const ProductProof proof(device_, shape);
+    const auto expected = proof.rows_alone(*reference);
+    if (!proof.matches(*reference, expected)) return nullptr;
+    if (device_.threads == 1) return reference;
+    for (const ProductMode& mode : {ProductMode{}, ProductMode{.sliced = true}}) {
+      auto threaded = product(shape, mode, false);
+      if (proof.matches(*threaded, expected)) return threaded;
+    }
+    return reference;
   }
 
   Cpu device_;

@@ -53,6 +53,10 @@ std::size_t product_padded_rows(std::size_t rows) {
   return std::max(whole + row_bucket(rows - whole), round_up(rows, kTileRows));
 }
 
+std::size_t distinct_slice_columns(std::size_t columns) {
+  return columns < kSliceColumns ? columns : kSliceColumns + columns % kSliceColumns;
+}
+
 ProductWorkspace::ProductWorkspace(int thread_count) : engine(dnnl::engine::kind::cpu, 0) {
   for (int i = 0; i < thread_count; ++i) threads.push_back({dnnl::stream(engine), {}, {}, {}});
 }

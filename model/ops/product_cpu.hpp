@@ -34,6 +34,9 @@ inline constexpr std::size_t kMaxCallRows = 256;
 // Rows that a product of `rows` rows may read and write, in any mode.
 std::size_t product_padded_rows(std::size_t rows);
 
+// Columns of a product that has a slice of each width that one of `columns` columns is cut into.
+std::size_t distinct_slice_columns(std::size_t columns);
+
 // What products need while they run, shared by all of a stage.
 struct ProductWorkspace {
   explicit ProductWorkspace(int threads);

@@ -20,11 +20,6 @@ float number(std::uint64_t index) {
   return std::bit_cast<float>((bits & 0x807FFFFFu) | (exponent << 23));
 }
 
-void put(std::byte* to, std::size_t index, io::DType dtype, float value) {
-  const std::size_t size = io::size_of(dtype);
-  io::convert(&value, io::DType::f32, to + index * size, dtype, 1);
-}
-
 std::vector<std::size_t> all_batches(std::size_t max_rows) {
   std::vector<std::size_t> batches;
   const std::size_t largest = row_bucket(std::clamp(max_rows, kDistinctRows, kMaxCallRows));
@@ -47,25 +42,29 @@ ProductProof::ProductProof(const Cpu& device, const LinearShape& shape, bool rev
           1, "the check of a product"),
       out_(product_padded_rows(batches_.back()) * shape.out_features * io::size_of(shape.out_dtype),
            device.threads, "the check of a product") {
-  const std::size_t half = shape.in_features / 2;
-  const auto at = [&](std::size_t i) { return reversed ? shape.in_features - 1 - i : i; };
-  const auto columns = static_cast<std::ptrdiff_t>(shape.out_features);
-#pragma omp parallel for schedule(static) num_threads(device.threads)
-  for (std::ptrdiff_t column = 0; column < columns; ++column) {
-    const std::size_t first = static_cast<std::size_t>(column) * shape.in_features;
+  const std::size_t width = shape.in_features;
+  const std::size_t row_bytes = width * io::size_of(shape.dtype);
+  // A row whose second half repeats the first times `factor`; the last of an odd number is zero.
+  const auto put = [&](std::byte* to, std::uint64_t first, float factor) {
+    const std::size_t half = width / 2;
+    const auto at = [&](std::size_t i) { return reversed ? width - 1 - i : i; };
+    std::vector<float> values(width);
     for (std::size_t i = 0; i < half; ++i) {
       const float value = number(first + i);
-      put(weight_.data(), first + at(i), shape.dtype, value);
-      put(weight_.data(), first + at(half + i), shape.dtype, value);
+      values[at(i)] = value;
+      values[at(half + i)] = value * factor;
     }
+    io::convert(values.data(), io::DType::f32, to, shape.dtype, width);
+  };
+  const auto columns = static_cast<std::ptrdiff_t>(shape.out_features);
+#pragma omp parallel for schedule(static) num_threads(device.threads)
+  for (std::ptrdiff_t i = 0; i < columns; ++i) {
+    const auto column = static_cast<std::size_t>(i);
+    put(weight_.data() + column * row_bytes, column * width, 1.0f);
   }
   for (std::size_t r = 0; r < batches_.back(); ++r) {
-    const std::size_t first = r * shape.in_features;
-    for (std::size_t i = 0; i < half; ++i) {
-      const float value = number(~std::uint64_t{0} / 2 + r % kDistinctRows * half + i);
-      put(in_.data(), first + at(i), shape.dtype, value);
-      put(in_.data(), first + at(half + i), shape.dtype, -value * (1.0f + 1.0f / 64));
-    }
+    put(in_.data() + r * row_bytes, ~std::uint64_t{0} / 2 + r % kDistinctRows * (width / 2),
+        -(1.0f + 1.0f / 64));
   }
 }
 

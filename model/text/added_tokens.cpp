@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "io/error.hpp"
 #include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
@@ -62,7 +63,7 @@ AddedTokens::AddedTokens(const nlohmann::json& json, const StringMap& vocabulary
   for (const nlohmann::json& item : json) {
     const std::string content = text_field(item, "content", "an added token");
     require_short(content);
-    const std::string where = fmt::format("added token '{}'", content);
+    const std::string where = "added token " + io::quoted(content);
     Token token{content,
                 content,
                 flag_field(item, "special", where),
@@ -107,8 +108,8 @@ AddedTokens::AddedTokens(const nlohmann::json& json, const StringMap& vocabulary
       continue;
     }
     if (token.shown.empty() || !seen.insert(token.shown).second) {
-      throw ModelError(fmt::format("tokenizer: added token '{}' is {} once it is normalized",
-                                   token.content,
+      throw ModelError(fmt::format("tokenizer: added token {} is {} once it is normalized",
+                                   io::quoted(token.content),
                                    token.shown.empty() ? "empty" : "the same as another"));
     }
     normalized.push_back({token.shown, id});

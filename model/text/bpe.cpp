@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "io/error.hpp"
 #include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/byte_alphabet.hpp"
@@ -49,7 +50,8 @@ Bpe::Bpe(const nlohmann::json& json, bool words_are_bytes) : words_are_bytes_(wo
                                ? "BPE"
                                : text_field(json, "type", "the model");
   if (type != "BPE") {
-    throw ModelError(fmt::format("tokenizer: the model '{}' is not supported, only BPE is", type));
+    throw ModelError(
+        fmt::format("tokenizer: the model {} is not supported, only BPE is", io::quoted(type)));
   }
   if (json.contains("dropout") && !json["dropout"].is_null()) {
     const nlohmann::json& dropout = json["dropout"];
@@ -69,8 +71,8 @@ Bpe::Bpe(const nlohmann::json& json, bool words_are_bytes) : words_are_bytes_(wo
   if (const auto unknown = optional_text(json, "unk_token")) {
     const auto found = vocabulary_.find(*unknown);
     if (found == vocabulary_.end()) {
-      throw ModelError(
-          fmt::format("tokenizer: unk_token '{}' of model BPE is not in its vocab", *unknown));
+      throw ModelError(fmt::format("tokenizer: unk_token {} of model BPE is not in its vocab",
+                                   io::quoted(*unknown)));
     }
     unknown_ = found->second;
   }
@@ -101,14 +103,14 @@ void Bpe::read_vocabulary(const nlohmann::json& json) {
     const std::optional<std::int32_t> id = token_id(value);
     if (!id) {
       throw ModelError(fmt::format(
-          "tokenizer: the id of '{}' in 'vocab' is {}, not an integer from 0 to 2147483647", token,
-          io::in_short(value)));
+          "tokenizer: the id of {} in 'vocab' is {}, not an integer from 0 to 2147483647",
+          io::quoted(token), io::in_short(value)));
     }
     const auto added = vocabulary_.emplace(token, *id);
     const auto owner = taken.emplace(*id, added.first->first);
     if (!owner.second) {
-      throw ModelError(fmt::format("tokenizer: '{}' and '{}' in 'vocab' have the same id {}",
-                                   owner.first->second, token, *id));
+      throw ModelError(fmt::format("tokenizer: {} and {} in 'vocab' have the same id {}",
+                                   io::quoted(owner.first->second), io::quoted(token), *id));
     }
   }
 }
@@ -123,8 +125,8 @@ void Bpe::read_merges(const nlohmann::json& json) {
       if (text.starts_with("#version")) continue;
       const std::size_t space = text.find(' ');
       if (space == text.npos || text.find(' ', space + 1) != text.npos) {
-        throw ModelError(
-            fmt::format("tokenizer: merge {} is '{}', not two tokens and a space", rank, text));
+        throw ModelError(fmt::format("tokenizer: merge {} is {}, not two tokens and a space", rank,
+                                     io::quoted(text)));
       }
       add_merge(rank, std::string_view(text).substr(0, space),
                 std::string_view(text).substr(space + 1));
@@ -145,9 +147,9 @@ void Bpe::add_merge(std::size_t rank, std::string_view left, std::string_view ri
     const auto found = vocabulary_.find(token);
     if (found == vocabulary_.end()) {
       throw ModelError(
-          fmt::format("tokenizer: merge {} ('{}' and '{}') needs '{}', which is not "
+          fmt::format("tokenizer: merge {} ({} and {}) needs {}, which is not "
                       "in 'vocab'",
-                      rank, left, right, token));
+                      rank, io::quoted(left), io::quoted(right), io::quoted(token)));
     }
     return found->second;
   };

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "io/error.hpp"
 #include "io/utf8.hpp"
 #include "model/error.hpp"
 #include "model/text/byte_alphabet.hpp"
@@ -396,9 +397,9 @@ void Decoder::add(const nlohmann::json& json, int depth) {
         std::make_unique<MetaspacePart>(character_field(json, "replacement", where), !never));
   } else {
     throw ModelError(
-        fmt::format("tokenizer: the decoder '{}' is not supported (known: Sequence, "
+        fmt::format("tokenizer: the decoder {} is not supported (known: Sequence, "
                     "ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace)",
-                    type));
+                    io::quoted(type)));
   }
   if (parts_.size() > max_parts) throw ModelError("tokenizer: the decoder has too many parts");
 }

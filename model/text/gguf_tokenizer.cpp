@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_set>
 
+#include "io/error.hpp"
 #include "io/utf8.hpp"
 #include "model/error.hpp"
 
@@ -98,9 +99,9 @@ Style style_of(const io::GgufFile& file) {
     if (pre.name == name) return pre.style;
   }
   throw ModelError(
-      fmt::format("{}: the pre-tokenizer '{}' (tokenizer.ggml.pre) is not supported "
+      fmt::format("{}: the pre-tokenizer {} (tokenizer.ggml.pre) is not supported "
                   "({})",
-                  file.path(), name, known));
+                  file.path(), io::quoted(name), known));
 }
 
 std::vector<std::int64_t> token_types(const io::GgufFile& file, std::size_t count) {
@@ -143,8 +144,8 @@ void read_tokens(const io::GgufFile& file, Json& vocabulary, Json& added) {
     const bool padding = types[id] == unused || token == fmt::format("[PAD{}]", id);
     if (padding || token.empty()) continue;
     if (!seen.insert(token).second) {
-      throw ModelError(
-          fmt::format("{}: token {} is '{}', like one before it", file.path(), id, token));
+      throw ModelError(fmt::format("{}: token {} is {}, like one before it", file.path(), id,
+                                   io::quoted(token)));
     }
     sorted[token] = id;
     if (types[id] == control || types[id] == user_defined) {
@@ -159,8 +160,8 @@ Json read_merges(const io::GgufFile& file) {
   for (const std::string& merge : file.texts("tokenizer.ggml.merges")) {
     const std::size_t space = merge.find(' ', 1);
     if (space == merge.npos || !io::is_valid_utf8(merge)) {
-      throw ModelError(fmt::format("{}: merge {} is '{}', not two tokens and a space", file.path(),
-                                   merges.size(), io::to_valid_utf8(merge)));
+      throw ModelError(fmt::format("{}: merge {} is {}, not two tokens and a space", file.path(),
+                                   merges.size(), io::quoted(merge)));
     }
     merges.push_back(Json::array({merge.substr(0, space), merge.substr(space + 1)}));
   }
@@ -208,9 +209,9 @@ TokenizerFiles gguf_tokenizer(const io::GgufFile& file) {
   const std::string& kind = file.text("tokenizer.ggml.model");
   if (kind != "gpt2") {
     throw ModelError(
-        fmt::format("{}: the tokenizer '{}' (tokenizer.ggml.model) is not supported "
+        fmt::format("{}: the tokenizer {} (tokenizer.ggml.model) is not supported "
                     "(known: gpt2, which is byte-level BPE)",
-                    file.path(), kind));
+                    file.path(), io::quoted(kind)));
   }
   const Style style = style_of(file);
   Json vocabulary;

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "io/error.hpp"
 #include "model/error.hpp"
 
 namespace penstock::model {
@@ -12,7 +13,7 @@ const nlohmann::json& field(const nlohmann::json& json, std::string_view name,
                             std::string_view where) {
   const auto found = json.is_object() ? json.find(std::string(name)) : json.end();
   if (!json.is_object() || found == json.end()) {
-    throw ModelError(fmt::format("tokenizer: {} has no '{}'", where, name));
+    throw ModelError(fmt::format("tokenizer: {} has no {}", where, io::quoted(name)));
   }
   return *found;
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "io/error.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
 #include "model/text/unicode_class.hpp"
@@ -82,9 +83,9 @@ void Normalizer::add(const nlohmann::json& json, int depth) {
         Strip{flag_field(json, "strip_left", where), flag_field(json, "strip_right", where)});
   } else {
     throw ModelError(
-        fmt::format("tokenizer: the normalizer '{}' is not supported (known: Sequence, NFC, NFD, "
+        fmt::format("tokenizer: the normalizer {} is not supported (known: Sequence, NFC, NFD, "
                     "NFKC, NFKD, Prepend, Replace, Lowercase, Strip)",
-                    type));
+                    io::quoted(type)));
   }
   if (steps_.size() > max_parts) throw ModelError("tokenizer: the normalizer has too many parts");
 }

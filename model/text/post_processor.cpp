@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "io/error.hpp"
 #include "io/json.hpp"
 #include "model/error.hpp"
 #include "model/text/json_fields.hpp"
@@ -22,8 +23,8 @@ void append_special(const nlohmann::json& piece, const nlohmann::json& specials,
     const std::optional<std::int32_t> id = token_id(value);
     if (!id) {
       throw ModelError(
-          fmt::format("tokenizer: {} gives '{}' the id {}, not an integer from 0 to 2147483647",
-                      template_part, name, io::in_short(value)));
+          fmt::format("tokenizer: {} gives {} the id {}, not an integer from 0 to 2147483647",
+                      template_part, io::quoted(name), io::in_short(value)));
     }
     if (ids.size() == most_special_ids) {
       throw ModelError(fmt::format("tokenizer: {} adds more than {} special tokens", template_part,
@@ -50,9 +51,9 @@ void PostProcessor::add(const nlohmann::json& json, int depth) {
     add_template(json);
   } else if (type != "ByteLevel") {  // which only trims offsets
     throw ModelError(
-        fmt::format("tokenizer: the post_processor '{}' is not supported (known: "
+        fmt::format("tokenizer: the post_processor {} is not supported (known: "
                     "Sequence, TemplateProcessing, ByteLevel)",
-                    type));
+                    io::quoted(type)));
   }
 }
 

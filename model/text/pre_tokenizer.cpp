@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "io/error.hpp"
 #include "model/error.hpp"
 #include "model/text/byte_alphabet.hpp"
 #include "model/text/json_fields.hpp"
@@ -57,9 +58,9 @@ void PreTokenizer::add(const nlohmann::json& json, int depth) {
     add_metaspace(json);
   } else {
     throw ModelError(
-        fmt::format("tokenizer: the pre_tokenizer '{}' is not supported (known: Sequence, "
+        fmt::format("tokenizer: the pre_tokenizer {} is not supported (known: Sequence, "
                     "ByteLevel, Split, Digits, Metaspace)",
-                    type));
+                    io::quoted(type)));
   }
   if (steps_.size() > max_parts) {
     throw ModelError("tokenizer: the pre_tokenizer has too many parts");
@@ -80,7 +81,7 @@ PreTokenizer::Behavior PreTokenizer::behavior_of(const nlohmann::json& json) {
   if (name == "MergedWithNext") return Behavior::merged_with_next;
   if (name == "Contiguous") return Behavior::contiguous;
   throw ModelError(
-      fmt::format("tokenizer: pre_tokenizer Split has an unknown behavior '{}'", name));
+      fmt::format("tokenizer: pre_tokenizer Split has an unknown behavior {}", io::quoted(name)));
 }
 
 void PreTokenizer::add_metaspace(const nlohmann::json& json) {
@@ -98,8 +99,9 @@ void PreTokenizer::add_metaspace(const nlohmann::json& json) {
     } else if (scheme == "never") {
       step.scheme = PrependScheme::never;
     } else if (scheme != "always") {
-      throw ModelError(fmt::format(
-          "tokenizer: pre_tokenizer Metaspace has an unknown prepend_scheme '{}'", scheme));
+      throw ModelError(
+          fmt::format("tokenizer: pre_tokenizer Metaspace has an unknown prepend_scheme {}",
+                      io::quoted(scheme)));
     }
   }
   if (json.contains("add_prefix_space") && !flag_field(json, "add_prefix_space", where)) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <limits>
 
+#include "io/error.hpp"
 #include "model/error.hpp"
 #include "model/text/regex_syntax.hpp"
 
@@ -81,8 +82,8 @@ Regex::Regex(std::string_view pattern) : state_(std::make_unique<State>()) {
                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at,
                     context.get()));
   if (!state_->code) {
-    throw ModelError(
-        fmt::format("tokenizer: the pattern '{}' does not compile: {}", pattern, error_text(code)));
+    throw ModelError(fmt::format("tokenizer: the pattern {} does not compile: {}",
+                                 io::quoted(pattern), error_text(code)));
   }
   // Where the system forbids code that is made at run time, the interpreter matches.
   state_->is_jitted = pcre2_jit_compile(state_->code.get(), PCRE2_JIT_COMPLETE) == 0;
@@ -117,8 +118,8 @@ std::optional<Regex::Match> Regex::find(std::string_view text, std::size_t from,
   }
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (found < 0) {
-    throw ModelError(fmt::format("tokenizer: the pattern '{}' gave up on a text of {} bytes: {}",
-                                 state_->pattern, text.size(), error_text(found)));
+    throw ModelError(fmt::format("tokenizer: the pattern {} gave up on a text of {} bytes: {}",
+                                 io::quoted(state_->pattern), text.size(), error_text(found)));
   }
   const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data);
   return Match{ends[0], ends[1]};

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <vector>
 
+#include "io/error.hpp"
 #include "model/error.hpp"
 #include "model/text/unicode_class.hpp"
 
@@ -52,8 +53,8 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view what) const {
-    throw ModelError(
-        fmt::format("tokenizer: the pattern '{}' has {}, which is not supported", pattern_, what));
+    throw ModelError(fmt::format("tokenizer: the pattern {} has {}, which is not supported",
+                                 io::quoted(pattern_), what));
   }
 
   bool at_end() const { return at_ == pattern_.size(); }
@@ -104,7 +105,7 @@ class Translator {
       at_ += opening.size();
       return;
     }
-    if (ahead("(?") || ahead("(*")) refuse(fmt::format("'{}'", pattern_.substr(at_, 4)));
+    if (ahead("(?") || ahead("(*")) refuse(io::quoted(pattern_.substr(at_, 4)));
     ignores_case_.push_back(inherited);
     result_ += take();
   }
@@ -188,7 +189,7 @@ class Translator {
       result_ += c;
       return false;
     }
-    refuse(fmt::format("'\\{}'", c));
+    refuse(io::quoted(std::string("\\") + c));
   }
 
   void set(std::string_view content, bool negated, bool in_class) {
@@ -230,7 +231,7 @@ class Translator {
       set(members(name), negated, in_class);
       return;
     }
-    refuse(fmt::format("the property '{}'", name));
+    refuse("the property " + io::quoted(name));
   }
 
   // \xHH, \x{H...}, \uHHHH

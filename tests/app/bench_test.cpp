@@ -65,6 +65,10 @@ TEST(Bench, RefusesWhatDoesNotFit) {
   const Finished memory = penstock({"bench", kEmbeddedModel, "--batch", "40", "--kv-memory", "1M"});
   EXPECT_EQ(memory.code, 1) << memory;
   EXPECT_THAT(memory.err, HasSubstr("--batch 40 does not run at once"));
+  const Finished generate = penstock({"bench", kEmbeddedModel, "--batch", "32", "--prompt", "200",
+                                      "--generate", "4", "--max-step-tokens", "64"});
+  EXPECT_EQ(generate.code, 1) << generate;
+  EXPECT_THAT(generate.err, HasSubstr("give a longer --generate"));
   const Finished batch = penstock({"bench", kEmbeddedModel, "--batch", "0"});
   EXPECT_EQ(batch.code, 1) << batch;
   EXPECT_THAT(batch.err, HasSubstr("--batch"));

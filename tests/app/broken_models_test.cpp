@@ -232,6 +232,32 @@ TEST_F(BrokenModels, ConfigAndFolder) {
   expect_refused({"tokenize", folder}, {folder, "tokenizer.json"});
 }
 
+TEST_F(BrokenModels, TokenizersThatNoRunCouldUse) {
+  struct Case {
+    std::string tokenizer;
+    std::string reason;
+  };
+  const auto vocab = [](const std::string& entries) {
+    return R"({"model":{"type":"BPE","vocab":{)" + entries + R"(},"merges":[]}})";
+  };
+  const std::vector<Case> cases = {
+      {"{}", "has no 'model'"},
+      {"not JSON", "broken JSON"},
+      {std::string(100000, '[') + std::string(100000, ']'), "nested deeper than 64"},
+      {R"({"model":{"type":"Unigram","vocab":[]}})", "'Unigram' is not supported"},
+      {vocab(R"("a":0,"b":300)"), "the tokenizer has 301 tokens, the model's vocabulary only 300"},
+      {vocab(R"("a\n\u001b[2J":-1)"), "'a\\x0a\\x1b[2J'"},
+  };
+  Source source;
+  int number = 0;
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.tokenizer.substr(0, 100));
+    source.tokenizer = c.tokenizer;
+    const std::string folder = source.write(workplace_, "tokenizer-" + std::to_string(number++));
+    expect_not_converted(folder, {folder + "/tokenizer.json", c.reason});
+  }
+}
+
 TEST_F(BrokenModels, Gguf) {
   const std::string start = std::string("GGUF") + raw(std::uint32_t{3});
   const std::string name = raw(std::uint64_t{7}) + "general";

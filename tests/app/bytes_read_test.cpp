@@ -61,6 +61,36 @@ TEST(BytesRead, AddUpToTheCheckpointOnAnyNumberOfRanks) {
   }
 }
 
+// What the operating system is asked for, by whatever library, headers and checksums included.
+TEST(BytesRead, OfTheWholeFileOnFourRanksAreLittleMoreThanItsSize) {
+  if (PENSTOCK_TEST_SANITIZED) GTEST_SKIP() << "a sanitizer must be the first library loaded";
+  const Workplace workplace;
+  json config = tiny_llama_config(8);
+  config["hidden_size"] = 512;
+  config["intermediate_size"] = 2048;
+  const std::string model = workplace / "model.h5";
+  const Finished made = penstock({"synth", workplace.write("config.json", config.dump()), model});
+  ASSERT_EQ(made.code, 0) << made;
+  const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
+  const std::string log = workplace / "reads";
+  Arguments command;
+  std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
+  for (std::string word; mpirun >> word;) command.push_back(word);
+  const Finished run =
+      start(command + Arguments{"4", "/usr/bin/env", "LD_PRELOAD=" PENSTOCK_TEST_COUNT_READS,
+                                "PENSTOCK_READS_OF=" + model, "PENSTOCK_READS_LOG=" + log,
+                                PENSTOCK_PROGRAM, "run", model, "--input", input, "--output",
+                                workplace / "out", "--max-tokens", "2", "--kv-memory", "16M"});
+  ASSERT_EQ(run.code, 0) << run;
+  const std::vector<std::string> counts = lines_of(read_bytes(log));
+  ASSERT_EQ(counts.size(), 4U);
+  std::uint64_t sum = 0;
+  for (const std::string& count : counts) sum += std::stoull(count);
+  const auto file_bytes = static_cast<double>(std::filesystem::file_size(model));
+  EXPECT_LE(static_cast<double>(sum), 1.01 * file_bytes);
+  EXPECT_GE(static_cast<double>(sum), 0.99 * file_bytes);
+}
+
 TEST(BytesRead, ArePrintedOnlyWhenAskedFor) {
   const Workplace workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");

@@ -13,7 +13,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr std::chrono::seconds kSoon{20};
+constexpr std::chrono::seconds kSoon{5};
 
 class Errors : public testing::Test {
  protected:
@@ -76,16 +76,39 @@ TEST_F(Errors, FilesThatAreNotThereOrThere) {
   EXPECT_FALSE(std::filesystem::exists(output_ + ".job"));
 }
 
-TEST_F(Errors, ConfigFileThatOneRankLacks) {
-  // Ranks with options of their own: mpirun -n 1 A : -n 1 B.
+// Two ranks with options of their own: mpirun -n 1 A : -n 1 B.
+Finished two_ranks(const Arguments& first, const Arguments& second) {
   Arguments command;
   std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
   for (std::string word; mpirun >> word;) command.push_back(word);
-  const Arguments good = Arguments{"1", PENSTOCK_PROGRAM} + run_with({"--max-tokens", "2"});
-  const Arguments bad = good + Arguments{"--config", "missing.ini"};
-  const Finished run = start(command + good + Arguments{":", "-n"} + bad, "", kSoon);
-  expect_one_message(run, "missing.ini: this --config file cannot be read (rank 1, host ");
+  const Arguments program{"1", PENSTOCK_PROGRAM};
+  return start(command + program + first + Arguments{":", "-n"} + program + second, "", kSoon);
+}
+
+TEST_F(Errors, ConfigFileThatOneRankLacks) {
+  const Arguments good = run_with({"--max-tokens", "2"});
+  expect_one_message(two_ranks(good, good + Arguments{"--config", "missing.ini"}),
+                     "missing.ini: this --config file cannot be read (rank 1, host ");
   expect_nothing_written();
+}
+
+TEST_F(Errors, RanksThatDoNotAgree) {
+  const auto refused = [&](const Arguments& first, const Arguments& second,
+                           const std::string& named) {
+    SCOPED_TRACE(named);
+    expect_one_message(two_ranks(first, second), named);
+    expect_nothing_written();
+  };
+  const Arguments base = run_with({"--max-tokens", "2"});
+  refused(base + Arguments{"--slots", "3"}, base + Arguments{"--slots", "5"},
+          "--slots is 5 here, but 3 on stage 0: give all ranks the same (stage 1, rank 1, host ");
+  refused(base, base + Arguments{"--max-step-tokens", "64"}, "--max-step-tokens is 64 here, but ");
+  refused(base, base + Arguments{"--kv-dtype", "f32"}, "--kv-dtype is \"f32\" here, but ");
+  refused(base + Arguments{"--max-context", "100"}, base, "--max-context is ");
+  refused(base, base + Arguments{"--stages", "3"}, "--stages 3 needs as many ranks");
+  refused(base + Arguments{"--link", "local"}, base, "--link local runs all stages in one process");
+  refused(base, run_with({"--max-tokens", "2"}, synthesize(workplace_, 3)),
+          "the checkpoint's digest is ");
 }
 
 TEST_F(Errors, OneProcess) {
@@ -149,6 +172,23 @@ TEST_F(Errors, FreshNeverRemovesWhatTheRunReads) {
                      "is the checkpoint itself");
   EXPECT_EQ(read_bytes(input_), before);
   EXPECT_TRUE(read_bytes(model) == read_bytes(kEmbeddedModel));
+}
+
+// A disk that is full from some byte on, by the shell's limit on a file's size.
+TEST_F(Errors, DiskThatFillsUpLeavesTheStateBroken) {
+  std::string records;
+  for (int i = 0; i < 20000; ++i) records += "{\"prompt\": \"Mr. Darcy\", \"max_tokens\": 1}\n";
+  const std::string command = "trap '' XFSZ; ulimit -f 1000; exec " PENSTOCK_PROGRAM " run " +
+                              kEmbeddedModel + " --input " +
+                              workplace_.write("many.jsonl", records) + " --output " + output_ +
+                              " --kv-memory 16M";
+  const Finished run = start({"/bin/bash", "-c", command});
+  expect_one_message(run, "journal-0000.jsonl: cannot write");
+  EXPECT_FALSE(std::filesystem::exists(output_));
+  const auto state = nlohmann::json::parse(read_bytes(output_ + ".job/state"));
+  EXPECT_EQ(state.at("state"), "broken");
+  EXPECT_GT(state.at("finished"), 0);
+  EXPECT_GT(read_bytes(output_ + ".job/journal-0000.jsonl").size(), 500000U);
 }
 
 TEST_F(Errors, OutputThatCannotBeMade) {

@@ -28,20 +28,19 @@ TEST(Messages, AreChatMlForTheEmbeddedModel) {
       {"messages", json::array({{{"role", "system"}, {"content", "Be kind."}},
                                 {{"role", "user"}, {"content", "Who is Mr. Darcy?"}}})},
       {"max_tokens", 20}};
-  // What ChatML makes of it, as a prompt. A prompt gets a BOS in front that a conversation has
-  // not, so the comparison is by token ids.
-  const std::string chat =
-      "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho is Mr. Darcy?<|im_end|>\n"
-      "<|im_start|>assistant\n";
-  // Line by line: tokenize takes a line at a time, and a newline is a token of its own in none.
-  const std::vector<json> rows = answers(workplace, kEmbeddedModel, messages.dump(), 0);
-  ASSERT_EQ(rows.size(), 1U);
-  const std::vector<json> as_prompt =
-      answers(workplace, kEmbeddedModel, json{{"prompt", chat}, {"max_tokens", 20}}.dump(), 0);
-  const auto prompt_tokens = rows[0].at("usage").at("prompt_tokens").get<int>();
-  const auto with_bos = as_prompt.at(0).at("usage").at("prompt_tokens").get<int>();
-  EXPECT_TRUE(with_bos == prompt_tokens || with_bos == prompt_tokens + 1)
-      << prompt_tokens << " and " << with_bos;
+  // The ids that Python's tokenizers 0.23.3 gives with add_special_tokens=False for
+  //   <|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho is Mr. Darcy?<|im_end|>\n
+  //   <|im_start|>assistant\n
+  const json tokens = {
+      {"tokens", {2,  86,  92,  316, 760, 202, 37,  72, 802, 17,  3, 202, 2,  475, 271, 202, 58, 75,
+                  82, 368, 365, 17,  574, 294, 667, 34, 3,   202, 2, 292, 86, 649, 435, 202}},
+      {"max_tokens", 20}};
+  const std::vector<json> rows =
+      answers(workplace, kEmbeddedModel, messages.dump() + "\n" + tokens.dump(), 0);
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].at("usage"), rows[1].at("usage"));
+  EXPECT_EQ(rows[0].at("usage").at("prompt_tokens"), 34);
+  EXPECT_EQ(rows[0].at("text"), rows[1].at("text"));
   EXPECT_GT(rows[0].at("text").get<std::string>().size(), 0U);
   EXPECT_THAT(rows[0].at("text").get<std::string>(), testing::Not(HasSubstr("<|im_")));
 }

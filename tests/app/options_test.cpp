@@ -17,13 +17,14 @@ using testing::HasSubstr;
 
 // DESIGN: the options whose names are fixed, as far as this version has them.
 const std::map<std::string, std::vector<std::string>> kOptions = {
-    {"convert", {"dtype"}},
-    {"synth", {"dtype", "seed", "no-data", "tokenizer"}},
+    {"convert", {"dtype", "force"}},
+    {"synth", {"dtype", "seed", "no-data", "tokenizer", "force"}},
     {"inspect", {"tensors", "verify", "json"}},
     {"tokenize", {"decode", "no-special", "input"}},
     {"run",
      {"task",
       "input",
+      "input-format",
       "output",
       "limit",
       "fresh",
@@ -55,6 +56,29 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
      {"batch", "prompt", "generate", "json", "stages", "link", "device", "threads", "dtype",
       "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots"}},
 };
+
+// The OpenMP library's own words for its setting; the last ones count, as the program starts itself
+// once more.
+std::string spin_count(const Arguments& settings) {
+  const Finished shown = start(Arguments{"/usr/bin/env", "-u", "OMP_WAIT_POLICY", "-u",
+                                         "GOMP_SPINCOUNT", "OMP_DISPLAY_ENV=verbose"} +
+                               settings + Arguments{PENSTOCK_PROGRAM, "--version"});
+  EXPECT_EQ(shown.code, 0) << shown;
+  std::string last = shown.err;
+  std::smatch match;
+  std::string count = "none";
+  for (const std::regex pattern("GOMP_SPINCOUNT = '(\\w+)'");
+       std::regex_search(last, match, pattern); last = match.suffix()) {
+    count = match[1];
+  }
+  return count;
+}
+
+TEST(Options, OpenMpSpinsShortlyUnlessTheUserChose) {
+  EXPECT_EQ(spin_count({}), "10000");
+  EXPECT_EQ(spin_count({"GOMP_SPINCOUNT=77"}), "77");
+  EXPECT_EQ(spin_count({"OMP_WAIT_POLICY=passive"}), "0");
+}
 
 TEST(Options, HelpOfEachCommandNamesAllItsOptions) {
   const Finished program = penstock({"--help"});
@@ -130,13 +154,81 @@ TEST(Options, MistakesInTheConfigFileAreNamed) {
                                                         {"max-tokens = many\n", "max-tokens"},
                                                         {"[a]\nseed = 1\n", "a.seed"},
                                                         {"seed\n", "seed"},
-                                                        {"seed = -4\n", "seed"}}) {
+                                                        {"seed = -4\n", "seed"},
+                                                        {"fresh = maybe\n", "fresh"},
+                                                        {"ignore-eos = 2\n", "ignore-eos"},
+                                                        {"help = true\n", "help"},
+                                                        {"config = b.ini\n", "config"}}) {
     const std::string config = workplace.write("job.ini", text);
     const Finished run = penstock({"run", kEmbeddedModel, "--config", config, "--input", input,
                                    "--output", workplace / "out"});
     EXPECT_EQ(run.code, 1) << run;
     EXPECT_THAT(run.errors(), testing::ElementsAre(HasSubstr(named))) << text;
   }
+}
+
+TEST(Options, SwitchesInTheConfigFileAreTrueOrFalse) {
+  const Workplace workplace;
+  const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
+  const std::string output = workplace / "out";
+  const auto run = [&](const std::string& settings, const Arguments& options = {}) {
+    const std::string config = workplace.write("job.ini", settings);
+    return penstock(Arguments{"run", kEmbeddedModel, "--config", config, "--input", input,
+                              "--output", output, "--max-tokens", "2"} +
+                    options);
+  };
+  const auto ignores_eos = [&] {
+    return json::parse(read_bytes(output + ".job/manifest.json")).at("parameters").at("ignore_eos");
+  };
+  const Finished off = run("fresh = false\nignore-eos = no\nquiet = off\nverbose = 0\n");
+  EXPECT_EQ(off.code, 0) << off;
+  EXPECT_NE(off.err, "");
+  EXPECT_THAT(off.err, testing::Not(HasSubstr("bytes read")));
+  EXPECT_EQ(ignores_eos(), false);
+  const Finished again = run("fresh = false\n");  // what is there stays
+  EXPECT_EQ(again.code, 1) << again;
+  EXPECT_THAT(again.errors(), testing::ElementsAre(HasSubstr("--fresh")));
+  const Finished on = run("fresh = true\nignore-eos = yes\nquiet = 1\n");
+  EXPECT_EQ(on.code, 0) << on;
+  EXPECT_EQ(on.err, "");
+  EXPECT_EQ(ignores_eos(), true);
+  EXPECT_EQ(run("fresh = false\n", {"--fresh"}).code, 0) << "the command line wins";
+
+  const std::string settings = workplace.write("inspect.ini", "json = false\ntensors = on\n");
+  const Finished text = penstock({"inspect", kEmbeddedModel, "--config", settings});
+  EXPECT_EQ(text.code, 0) << text;
+  EXPECT_FALSE(json::accept(text.out));
+  EXPECT_THAT(text.out, HasSubstr("/layers/0005/attn/q"));
+}
+
+TEST(Options, ConfigFileThatIsAFolder) {
+  const Workplace workplace;
+  const Finished finished = penstock({"inspect", kEmbeddedModel, "--config", workplace / ""});
+  EXPECT_EQ(finished.code, 1) << finished;
+  EXPECT_THAT(finished.errors(), testing::ElementsAre(HasSubstr("--config file cannot be read")));
+}
+
+TEST(Options, HelpSaysTheDefaultsOfAnswers) {
+  std::string help = penstock({"run", "--help"}).out;
+  help = std::regex_replace(help, std::regex("\\s+"), " ");
+  const auto text_of = [&](const std::string& option) {
+    const std::size_t begin = help.find("--" + option + " ");
+    EXPECT_NE(begin, std::string::npos) << option;
+    return help.substr(begin, help.find(" --", begin + 1) - begin);
+  };
+  const std::vector<std::pair<std::string, std::string>> defaults = {
+      {"max-tokens", "(default 256)"},
+      {"temperature", "(default: the checkpoint's, else 0)"},
+      {"top-k", "(default: the checkpoint's, else 0)"},
+      {"top-p", "(default: the checkpoint's, else 1"},
+      {"min-p", "(default: the checkpoint's, else 0"},
+      {"repetition-penalty", "(default: the checkpoint's, else 1)"},
+      {"presence-penalty", "(default 0)"},
+      {"frequency-penalty", "(default 0)"},
+      {"seed", "(default 0)"},
+      {"stop", "(default: none)"},
+  };
+  for (const auto& [option, words] : defaults) EXPECT_THAT(text_of(option), HasSubstr(words));
 }
 
 }  // namespace

@@ -187,6 +187,26 @@ TEST_F(Records, LimitTakesTheFirst) {
   EXPECT_EQ(lines_of(read_bytes(output_)), std::vector<std::string>(all.begin(), all.begin() + 7));
   ASSERT_EQ(run(path, {"--max-tokens", "3", "--limit", "0"}).code, 0);
   EXPECT_EQ(read_bytes(output_), "");
+  // A source that never ends.
+  const Finished endless =
+      start({"/bin/bash", "-c",
+             "yes '{\"prompt\": \"Mr. Darcy\"}' | " PENSTOCK_PROGRAM " run " + kEmbeddedModel +
+                 " --input - --fresh --max-tokens 3 --limit 2 --kv-memory 32M --output " + output_},
+            "", std::chrono::seconds(30));
+  EXPECT_EQ(endless.code, 0) << endless;
+  EXPECT_EQ(rows().size(), 2U);
+}
+
+TEST_F(Records, FormatMayBeGivenWhereItCannotBeTold) {
+  const std::string mixed = "oops\n{\"prompt\": \"Mr. Darcy\"}\n";
+  const Finished refused = run("-", {"--max-tokens", "3"}, mixed);
+  EXPECT_EQ(refused.code, 1) << refused;
+  EXPECT_THAT(refused.err, HasSubstr("standard input: is JSONL or text?"));
+  EXPECT_EQ(run("-", {"--max-tokens", "3", "--input-format", "jsonl"}, mixed).code, 2);
+  EXPECT_EQ(rows().at(0).at("finish_reason"), "error");
+  EXPECT_EQ(rows().at(1).at("usage").at("prompt_tokens"), token_count("Mr. Darcy"));
+  EXPECT_EQ(run("-", {"--max-tokens", "3", "--input-format", "text"}, mixed).code, 0);
+  EXPECT_EQ(rows().at(0).at("usage").at("prompt_tokens"), token_count("oops"));
 }
 
 TEST_F(Records, UsageCountsAreTheTokenizers) {

@@ -378,6 +378,21 @@ TEST(GgufTest, AHugeEmptyFileCostsNothing) {
             "metadata key 'k' reaches beyond the 268435456 bytes allowed for a header");
 }
 
+// Counts that the file's size allows, but memory and time do not. What is counted is not there.
+TEST(GgufTest, CountsAreLimited) {
+  const TemporaryFolder folder;
+  const auto refusal = [&](const Gguf& gguf) {
+    const std::string path = folder.write("many", gguf.bytes());
+    std::filesystem::resize_file(path, 16u << 20);
+    return message_of([&] { GgufFile{path}; }).substr(path.size() + 2);
+  };
+  EXPECT_EQ(refusal(Gguf(0, 65537)), "has 65537 metadata keys; at most 65536 are allowed");
+  EXPECT_EQ(refusal(Gguf(262145, 0)), "has 262145 tensors; at most 262144 are allowed");
+  // These are read: the second one is the first without a name again.
+  EXPECT_THAT(refusal(Gguf(0, 65536)), HasSubstr("appears twice"));
+  EXPECT_THAT(refusal(Gguf(262144, 0)), HasSubstr("appears twice"));
+}
+
 TEST(GgufTest, AFileCutAfterItWasOpenedIsRefusedWhenRead) {
   const TemporaryFolder folder;
   const std::string path = folder.write("m.gguf", small_model());

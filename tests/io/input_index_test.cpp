@@ -108,6 +108,50 @@ TEST_F(InputIndex, LongLines) {
   }
 }
 
+// The record gets its error row, and nobody takes memory for it. The long lines are holes.
+TEST_F(InputIndex, LinesAboveTheLimitAreIndexedButNotRead) {
+  constexpr std::uint64_t kLimit = kMaxLineBytes;
+  write("in", "a\n");
+  std::filesystem::resize_file(path("in"), 2 + kLimit);
+  std::ofstream(path("in"), std::ios::app) << "\r\n";
+  std::filesystem::resize_file(path("in"), 2 + kLimit + 2 + kLimit + 1);
+  std::ofstream(path("in"), std::ios::app) << "\nz\n";
+  ASSERT_EQ(build_index(path("in"), path("index")), 4u);
+  const IndexedInput input(path("in"), path("index"));
+  const auto entries = input.entries(0, 4);
+  EXPECT_TRUE(input.line(entries[1]) == std::string(kLimit, '\0'));
+  try {
+    input.line(entries[2]);
+    FAIL() << "read";
+  } catch (const RecordError& error) {
+    EXPECT_STREQ(error.what(), "the line has 67108865 bytes; a record may have 67108864 (64 MiB)");
+  }
+  EXPECT_EQ(entries[2].line, 3u);
+  EXPECT_EQ(input.line(entries[3]), "z");
+}
+
+// Scanning 4 GiB takes seconds; so the entry of such a line is put into the index by hand.
+TEST_F(InputIndex, LinesLongerThanAnEntryCanSayAreNotRead) {
+  constexpr std::uint64_t kLong = (std::uint64_t{4} << 30) + 5;
+  write("in", "a");
+  build_index(path("in"), path("index"));
+  std::filesystem::resize_file(path("in"), kLong);  // a hole
+  std::fstream index(path("index"), std::ios::binary | std::ios::in | std::ios::out);
+  const auto put = [&](std::streamoff at, const auto& value) {
+    index.seekp(at).write(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  put(24, kLong);                  // the input's bytes
+  put(32 + 8, ~std::uint32_t{0});  // the line's
+  index.close();
+  const IndexedInput input(path("in"), path("index"));
+  try {
+    input.line(input.entries(0, 1)[0]);
+    FAIL() << "read";
+  } catch (const RecordError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the line has at least 4294967295 bytes"));
+  }
+}
+
 TEST_F(InputIndex, EqualPrefixesHaveEqualHashes) {
   const std::string prefix(256, 'p');
   write("in", prefix + "1\n" + prefix + "2\r\n" + "q" + prefix + "\nshort\nshort\r\nshorz\n" +
@@ -192,18 +236,46 @@ TEST_F(InputIndex, BrokenIndexesAreRefused) {
   }
 }
 
+TEST_F(InputIndex, LimitLeavesTheRestUnread) {
+  write("in", "\none\n\ntwo\nthree\nfour");
+  EXPECT_EQ(build_index(path("in"), path("index"), 2), 2u);
+  const IndexedInput input(path("in"), path("index"));
+  ASSERT_EQ(input.size(), 2u);
+  EXPECT_EQ(input.line(input.entries(1, 1)[0]), "two");
+  EXPECT_EQ(build_index(path("in"), path("index"), 0), 0u);
+  EXPECT_EQ(build_index(path("in"), path("index"), 4), 4u);
+  EXPECT_EQ(build_index(path("in"), path("index"), 9), 4u);
+}
+
 TEST_F(InputIndex, Formats) {
-  EXPECT_EQ(detect_format("-"), InputFormat::jsonl);
-  EXPECT_EQ(detect_format("absent.jsonl"), InputFormat::jsonl);
-  EXPECT_EQ(detect_format("absent.ndjson"), InputFormat::jsonl);
-  write("a.txt", "hello");
-  EXPECT_EQ(detect_format(path("a.txt")), InputFormat::text);
-  write("b.txt", "\xEF\xBB\xBF\r\n\t {\"prompt\": 1}");
-  EXPECT_EQ(detect_format(path("b.txt")), InputFormat::jsonl);
-  write("c", "");
-  EXPECT_EQ(detect_format(path("c")), InputFormat::text);
-  write("d", "[1]");
-  EXPECT_EQ(detect_format(path("d")), InputFormat::text);
+  const auto format_of = [&](const std::string& name, const std::string& content) {
+    write(name, content);
+    return detect_format(path(name), "shown");
+  };
+  EXPECT_EQ(format_of("a.jsonl", "hello\n"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.ndjson", ""), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.json", "{}\noops\n"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("a.txt", "hello"), InputFormat::text);
+  EXPECT_EQ(format_of("b.txt", "{\"prompt\": 1}"), InputFormat::text);
+  EXPECT_EQ(format_of("b", "\xEF\xBB\xBF\r\n\t {\"prompt\": 1}\n\n{"), InputFormat::jsonl);
+  EXPECT_EQ(format_of("c", ""), InputFormat::text);
+  EXPECT_EQ(format_of("d", "[1]\na {\n"), InputFormat::text);
+}
+
+TEST_F(InputIndex, FormatsThatCannotBeTold) {
+  const auto expect_refused = [&](const std::string& name, const std::string& content,
+                                  const std::string& reason) {
+    write(name, content);
+    try {
+      detect_format(path(name), "shown");
+      ADD_FAILURE() << content;
+    } catch (const FileError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("shown: " + reason));
+    }
+  };
+  expect_refused("mixed", "oops\n{\"prompt\": 1}\n", "is JSONL or text?");
+  expect_refused("mixed", "{\"prompt\": 1}\n\nprompt 2\n", "is JSONL or text?");
+  expect_refused("list.json", "\n [\n {\"prompt\": 1}\n]\n", "is a JSON list");
 }
 
 }  // namespace

@@ -66,7 +66,8 @@ TEST(Records, MessagesOfBadFields) {
   const auto expect = [](std::string_view line, std::string_view message) {
     EXPECT_EQ(error_of(line), message) << line;
   };
-  expect(R"({"prompt":17})", "'prompt' must be a string, not a number");
+  expect(R"({"prompt":17})", "'prompt' must be a string, not an integer");
+  expect(R"({"prompt":1.5})", "'prompt' must be a string, not a fraction");
   expect(R"({"prompt":true})", "'prompt' must be a string, not a boolean");
   expect(R"({"prompt":{}})", "'prompt' must be a string, not an object");
   expect(R"({"prompt":[1,2]})",
@@ -83,7 +84,7 @@ TEST(Records, MessagesOfBadFields) {
   expect(R"({"id":18446744073709551616,"prompt":"a"})",
          "'id' must be a string or an integer, not a number that is not a 64-bit integer");
   expect(R"({"id":[1],"prompt":"a"})", "'id' must be a string or an integer, not a list");
-  expect(R"({"id":7,"prompt":1})", "id=7: 'prompt' must be a string, not a number");
+  expect(R"({"id":7,"prompt":1})", "id=7: 'prompt' must be a string, not an integer");
   expect(R"({"tokens":"1 2"})", "'tokens' must be a list of integers, not a string");
   expect(R"({"tokens":[]})", "'tokens' is empty");
   expect(R"({"tokens":[1,-1]})", "'tokens[1]' is -1, not a token id");
@@ -96,7 +97,7 @@ TEST(Records, MessagesOfBadFields) {
   expect(R"({"messages":["hi"]})", "'messages[0]' must be an object, not a string");
   expect(R"({"messages":[{"content":"a"}]})", "'messages[0].role' is missing");
   expect(R"({"messages":[{"role":1,"content":"a"}]})",
-         "'messages[0].role' must be a string, not a number");
+         "'messages[0].role' must be a string, not an integer");
   expect(R"({"messages":[{"role":"","content":"a"}]})", "'messages[0].role' is empty");
   expect(R"({"messages":[{"role":"user"}]})", "'messages[0].content' is missing");
   expect(R"({"messages":[{"role":"user","content":null}]})",
@@ -134,6 +135,13 @@ TEST(Records, BrokenUtf8) {
   EXPECT_THAT(error_of("{\"prompt\":\"\xed\xa0\x80\"}"), HasSubstr("not valid JSON"));
   EXPECT_EQ(std::get<std::string>(parse_record("a\xff z", InputFormat::text).input),
             "a\xEF\xBF\xBD z");
+}
+
+// A walk over the list at the end of each of its objects would take minutes.
+TEST(Records, ALongListTakesLinearTime) {
+  std::string line = R"({"messages": [{})";
+  for (int i = 0; i < 1'000'000; ++i) line += ",{}";
+  EXPECT_EQ(error_of(line + "]}"), "'messages[0].role' is missing");
 }
 
 TEST(Records, DeepNestingIsAnError) {

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "io/checkpoint_format.hpp"
 #include "io/dtype.hpp"
 #include "tests/io/foreign_files.hpp"
 
@@ -253,6 +254,33 @@ TEST(SafetensorsTest, BrokenFilesAreRefusedWithOneClearMessage) {
     EXPECT_EQ(message_of([&] { SafetensorsFolder{folder.path()}; }), path + ": " + broken.reason)
         << broken.name;
   }
+}
+
+// More tensors than a checkpoint could hold: refused before memory is taken for all of them.
+TEST(SafetensorsTest, TheNumberOfTensorsIsLimited) {
+  const TemporaryFolder folder;
+  const auto header = [](std::size_t count) {
+    std::string text = "{";
+    for (std::size_t i = 0; i < count; ++i) {
+      text += fmt::format(R"({}"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+                          i == 0 ? "" : ",", i);
+    }
+    return text + "}";
+  };
+  const std::string path = folder.write(kModel, safetensors(header(kMaxTensors + 1), ""));
+  EXPECT_EQ(message_of([&] { SafetensorsFolder{folder.path()}; }),
+            path + ": has more than 262144 tensors");
+  folder.write(kModel, safetensors(header(kMaxTensors), ""));
+  EXPECT_EQ(SafetensorsFolder(folder.path()).tensors().size(), kMaxTensors);
+}
+
+TEST(SafetensorsTest, TheNumberOfTensorsOfAnIndexIsLimited) {
+  const TemporaryFolder folder;
+  std::string index = R"({"weight_map":{"0":"one")";
+  for (std::size_t i = 1; i <= kMaxTensors; ++i) index += fmt::format(R"(,"{}":"one")", i);
+  const std::string path = folder.write(kIndex, index + "}}");
+  EXPECT_EQ(message_of([&] { SafetensorsFolder{folder.path()}; }),
+            path + ": 'weight_map' names more than 262144 tensors");
 }
 
 TEST(SafetensorsTest, EveryPrefixIsRefused) {

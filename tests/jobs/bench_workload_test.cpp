@@ -47,12 +47,23 @@ TEST(BenchWorkload, AnswersHaveTheirLength) {
   BenchWorkload workload(2, 3, 4, 10);
   while (workload.next()) {
   }
-  for (const std::uint64_t record : {1u, 0u}) {
-    EXPECT_FALSE(workload.accept(record, 7));
-    EXPECT_FALSE(workload.accept(record, 7));
-    EXPECT_FALSE(workload.accept(record, 7));
-    EXPECT_TRUE(workload.accept(record, 7));
+  for (int token = 1; token <= 4; ++token) {
+    for (const std::uint64_t record : {1u, 0u}) EXPECT_EQ(workload.accept(record, 7), token == 4);
   }
+}
+
+TEST(BenchWorkload, RefusesAnswersThatEndBeforeTheLastPromptIsThrough) {
+  BenchWorkload workload(2, 3, 2, 10);
+  while (workload.next()) {
+  }
+  EXPECT_FALSE(workload.accept(0, 7));
+  EXPECT_THROW(workload.accept(0, 7), std::runtime_error);
+  // A prefill phase: one token each, at any time.
+  BenchWorkload prefill(2, 3, 1, 10);
+  while (prefill.next()) {
+  }
+  EXPECT_TRUE(prefill.accept(0, 7));
+  EXPECT_TRUE(prefill.accept(1, 7));
 }
 
 // Three sequences of four tokens, the first two of which begin earlier.

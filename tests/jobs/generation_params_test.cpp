@@ -123,6 +123,21 @@ TEST(GenerationDefaults, BuiltIn) {
   EXPECT_FALSE(params.ignore_eos);
 }
 
+TEST(GenerationParams, DescriptionNamesAllThatIsNotNeutral) {
+  GenerationParams params;
+  EXPECT_EQ(describe(params), "greedy, at most 256 tokens");
+  params.sampling.repetition_penalty = 1.5f;
+  params.sampling.top_p = 0.5f;  // without meaning for greedy answers
+  EXPECT_EQ(describe(params), "greedy, repetition penalty 1.5, at most 256 tokens");
+  params.sampling = {0.5f, 40, 0.25f, 0.125f, 1.0f, 2.0f, -1.0f, 7};
+  params.stop = {"a", "b"};
+  params.ignore_eos = true;
+  params.max_tokens = 9;
+  EXPECT_EQ(describe(params),
+            "temperature 0.5, top-k 40, top-p 0.25, min-p 0.125, seed 7, presence penalty 2, "
+            "frequency penalty -1, stop strings 2, end-of-sequence ignored, at most 9 tokens");
+}
+
 TEST(GenerationDefaults, CheckpointThatSamples) {
   // The settings of Llama-3.1-Instruct: top_k is left out, transformers takes 50.
   const GenerationParams params =
@@ -150,6 +165,28 @@ TEST(GenerationDefaults, CheckpointThatDoesNotSample) {
     EXPECT_EQ(params.sampling.top_k, 0) << file;
     EXPECT_EQ(params.sampling.repetition_penalty, 1.25f) << file;
   }
+}
+
+// As in transformers: what only sampling uses counts only where the checkpoint samples.
+TEST(GenerationDefaults, SamplingSettingsOfACheckpointThatDoesNotSample) {
+  GenerationOptions options;
+  options.temperature = 0.75;
+  const std::string settings =
+      R"("temperature": 0.6, "top_k": 20, "top_p": 0.5, "min_p": 0.125, "repetition_penalty": 1.25})";
+  for (const char* sample : {"{", "{\"do_sample\": false, ", "{\"do_sample\": null, "}) {
+    const GenerationParams params = default_params(sample + settings, options, kVocab);
+    EXPECT_EQ(params.sampling.temperature, 0.75f) << sample;
+    EXPECT_EQ(params.sampling.top_k, 0) << sample;
+    EXPECT_EQ(params.sampling.top_p, 1.0f) << sample;
+    EXPECT_EQ(params.sampling.min_p, 0.0f) << sample;
+    EXPECT_EQ(params.sampling.repetition_penalty, 1.25f) << sample;
+  }
+  const GenerationParams params = default_params("{\"do_sample\": true, " + settings, {}, kVocab);
+  EXPECT_EQ(params.sampling.temperature, 0.6f);
+  EXPECT_EQ(params.sampling.top_k, 20);
+  EXPECT_EQ(params.sampling.top_p, 0.5f);
+  EXPECT_EQ(params.sampling.min_p, 0.125f);
+  EXPECT_EQ(params.sampling.repetition_penalty, 1.25f);
 }
 
 TEST(GenerationDefaults, TheCommandLineWins) {
@@ -194,7 +231,7 @@ TEST(GenerationDefaults, Errors) {
   EXPECT_EQ(error("nonsense", {}), "generation_config.json: is not a JSON object");
   EXPECT_EQ(error("[]", {}), "generation_config.json: is not a JSON object");
   EXPECT_EQ(error(std::string(100000, '['), {}), "generation_config.json: is not a JSON object");
-  EXPECT_EQ(error(R"({"top_p": "high"})", {}),
+  EXPECT_EQ(error(R"({"do_sample": true, "top_p": "high"})", {}),
             "generation_config.json: 'top_p' must be a number, not a string");
   EXPECT_THAT(error("{\"do_sample\":true,\"temperature\":" + std::string(100000, '[') +
                         std::string(100000, ']') + "}",
@@ -212,16 +249,23 @@ TEST(GenerationDefaults, Errors) {
 }
 
 TEST(EosTokenIds, OfConfigAndGenerationConfig) {
-  model::ModelConfig config;
-  config.vocab_size = 10;
-  config.eos_token_ids = {7, 2};
+  const model::ModelConfig config = model::parse_hf_config(
+      R"({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
+          "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 10,
+          "eos_token_id": [7, 2]})");
   EXPECT_THAT(eos_token_ids(config, ""), ElementsAre(2, 7));
   EXPECT_THAT(eos_token_ids(config, R"({"eos_token_id": 3})"), ElementsAre(2, 3, 7));
   EXPECT_THAT(eos_token_ids(config, R"({"eos_token_id": [9, 7, 0]})"), ElementsAre(0, 2, 7, 9));
   EXPECT_THAT(eos_token_ids(config, R"({"eos_token_id": null})"), ElementsAre(2, 7));
   for (const char* bad : {R"({"eos_token_id": 10})", R"({"eos_token_id": -1})",
                           R"({"eos_token_id": "x"})", R"({"eos_token_id": [1, 1.5]})"}) {
-    EXPECT_THROW(eos_token_ids(config, bad), model::ModelError) << bad;
+    try {
+      eos_token_ids(config, bad);
+      ADD_FAILURE() << bad;
+    } catch (const model::ModelError& error) {  // in the words of convert
+      EXPECT_THAT(error.what(), HasSubstr("generation_config.json: model config: eos_token_id: "))
+          << bad;
+    }
   }
 }
 

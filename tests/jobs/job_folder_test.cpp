@@ -205,6 +205,26 @@ TEST_F(JobFolderTest, ALinkInTheJobIsRemovedNotWhatItNames) {
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "input"}));
 }
 
+// The folder stands beside the link; what the link leads to is the output.
+TEST_F(JobFolderTest, OutputThatIsALink) {
+  fs::create_directory(at("scratch"));
+  fs::create_symlink("scratch/a", output());
+  {
+    JobFolder folder(output(), false);
+    folder.begin();
+    EXPECT_EQ(folder.path(), output() + ".job");
+  }
+  fs::remove(at("answers.jsonl.job"));
+  write("scratch/a", "precious");
+  EXPECT_THAT(made(false),
+              ThrowsMessage<io::FileError>(HasSubstr("scratch/a: exists already; --fresh")));
+  JobFolder folder(output(), true);
+  EXPECT_EQ(read("scratch/a"), "precious");
+  folder.begin();
+  EXPECT_FALSE(fs::exists(at("scratch/a")));
+  EXPECT_TRUE(fs::is_symlink(output()));
+}
+
 TEST_F(JobFolderTest, OutputThatIsAFolderIsRefused) {
   write("answers.jsonl/file");
   for (const bool fresh : {false, true}) {

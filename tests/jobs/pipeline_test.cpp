@@ -44,7 +44,6 @@ class FakeStage : public model::Stage {
   std::size_t activation_row_bytes() const override { return sizeof(std::uint64_t); }
   std::uint64_t weight_bytes() const override { return 0; }
   std::uint64_t kv_block_bytes() const override { return 1; }
-  std::uint64_t bytes_read() const override { return 0; }
   std::string numeric_class() const override { return "fake"; }
   std::span<const std::int32_t> sampled() const override { return sampled_; }
   std::span<const float> logits() const override { return {}; }

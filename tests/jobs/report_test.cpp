@@ -53,6 +53,7 @@ RunHeader sample_header() {
   header.device = "cpu avx512_bf16";
   header.link = "mpi";
   header.input = "in.jsonl";
+  header.input_format = "JSONL";
   header.records = 1000;
   header.output = "out.jsonl";
   header.slots = 3;
@@ -70,7 +71,7 @@ TEST(Report, Header) {
             "model       SmolLM2-135M-Instruct (llama, 135 M parameters, bf16, KV bf16)\n"
             "checkpoint  smol.h5 (269 MB, digest 0123456789ab)\n"
             "device      cpu avx512_bf16, link mpi\n"
-            "input       in.jsonl, 1,000 records\n"
+            "input       in.jsonl, JSONL, 1,000 records\n"
             "output      out.jsonl\n"
             "schedule    3 slots, context 8,192 tokens, KV 65,536 tokens\n"
             "sampling    greedy\n"

@@ -199,6 +199,21 @@ TEST(Scheduler, RefusesAPromptThatCanNeverFit) {
   EXPECT_TRUE(scheduler.add(work(1, 2 * kKvBlockTokens - 1, 1)));
 }
 
+TEST(Scheduler, WantsNoMoreWaitingTokensThanAboutTheKvMemoryHolds) {
+  const std::size_t blocks = 100;
+  Scheduler scheduler({2, 64, 64, blocks}, tiny_cost());
+  const std::size_t prompt = 40 * kKvBlockTokens;
+  std::uint64_t records = 0;
+  while (scheduler.wanted() > 0 && records < 1000) {
+    ASSERT_TRUE(scheduler.add(work(records++, prompt, 1)));
+  }
+  EXPECT_EQ(records, 3u);  // 120 blocks; the memory and two steps are 100 and 4 or 8
+  // A prompt that leaves the queue makes room for another.
+  scheduler.plan(0);
+  scheduler.plan(1);
+  EXPECT_GT(scheduler.wanted(), 0u);
+}
+
 TEST(Scheduler, GivesUpARecordThatFillsAllMemoryAlone) {
   const Played played = play({2, 64, 64, 2}, {work(0, 40, 100), work(1, 10, 5), work(2, 10, 5)});
   EXPECT_EQ(played.unfit, std::vector<std::uint64_t>{0});

@@ -1,7 +1,9 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -14,6 +16,7 @@
 #include "model/error.hpp"
 #include "model/stage.hpp"
 #include "model/stage_plan.hpp"
+#include "model/weights.hpp"
 #include "tests/support/random_checkpoint.hpp"
 #include "tests/support/run_model.hpp"
 
@@ -180,6 +183,7 @@ TEST(StageTest, Bf16IsCloseToF32) {
 
 TEST(StageTest, ReadsItsOwnTensorsOnly) {
   const ModelConfig config = config_of_four_layers();
+  const std::uint64_t before = checkpoint().bytes_read();
   std::uint64_t read = 0, stored = 0;
   for (const auto& tensor : checkpoint().tensors()) stored += tensor.size_bytes;
   for (const StageRange& range : cut_stages(config, 3, io::DType::bf16)) {
@@ -191,11 +195,11 @@ TEST(StageTest, ReadsItsOwnTensorsOnly) {
                          std::tie(done, total) = std::pair(d, t);
                        });
     EXPECT_EQ(done, total);
-    EXPECT_EQ(stage->bytes_read(), total);
     EXPECT_GE(stage->weight_bytes(), total);
-    read += stage->bytes_read();
+    read += total;
   }
   EXPECT_EQ(read, stored);
+  EXPECT_EQ(checkpoint().bytes_read() - before, stored);
 }
 
 TEST(StageTest, TellsSizesAndClass) {
@@ -304,6 +308,17 @@ TEST_F(StageRefusals, TooManySamples) {
   EXPECT_THAT(refusal(plan_), HasSubstr("2 rows to sample"));
 }
 
+// Of all weights in bf16, before they are packed.
+std::uint64_t plain_bytes(const ModelConfig& config) {
+  std::uint64_t bytes = 0;
+  for (const WeightSpec& spec : weight_specs(config)) {
+    std::uint64_t elements = 1;
+    for (const std::uint64_t extent : spec.shape) elements *= extent;
+    bytes += elements * (spec.is_matrix ? 2 : 4);
+  }
+  return bytes;
+}
+
 // The memory that a stage may take is that of its weights, activations and logits together.
 TEST(StageTest, MoreThanItsMemoryIsRefusedWithTheParts) {
   ModelConfig config = config_of_four_layers();
@@ -328,9 +343,49 @@ TEST(StageTest, MoreThanItsMemoryIsRefusedWithTheParts) {
   EXPECT_THAT([&] { make(first, first_weights + (1u << 20)); },
               testing::ThrowsMessage<ModelError>(HasSubstr("activations for 512 rows")));
   EXPECT_THAT([&] { make(whole, weights + logits); },
-              testing::ThrowsMessage<ModelError>(HasSubstr("share")));
+              testing::ThrowsMessage<ModelError>(testing::AllOf(
+                  HasSubstr(file.path()),
+                  HasSubstr(fmt::format("{} bytes of weights", plain_bytes(config))),
+                  HasSubstr(fmt::format("the {} bytes of memory that are this stage's share",
+                                        weights + logits)))));
   EXPECT_THAT([&] { make(whole, weights + (8u << 20)); },
               testing::ThrowsMessage<ModelError>(HasSubstr("logits for 512 samples")));
+}
+
+// While the head is packed, it is there twice; while it is converted, it is there as it is stored.
+TEST(StageTest, MemoryForPackingIsCounted) {
+  ModelConfig config = config_of_four_layers();
+  config.vocab_size = 20000;
+  const std::uint64_t head = std::uint64_t{20000} * static_cast<std::uint64_t>(config.hidden_size);
+  for (const auto& [stored, packing] :
+       {std::pair{io::DType::bf16, head * 2}, {io::DType::f32, head * 4}}) {
+    const tests::RandomCheckpoint file(config, stored, "stage_packing");
+    const io::CheckpointReader reader(file.path());
+    StageOptions options = options_of(io::DType::bf16, io::DType::bf16, 1);
+    options.max_rows = 1;
+    const auto make = [&](std::uint64_t memory_bytes) {
+      options.memory_bytes = memory_bytes;
+      return make_cpu_stage(reader, config, {0, 4, true, true}, options, {})->weight_bytes();
+    };
+    const std::uint64_t weights = plain_bytes(config);
+    EXPECT_GE(make(weights + packing), weights);
+    const std::string bytes = fmt::format("or {} bytes while weights are packed", packing);
+    EXPECT_THAT([&] { make(weights + packing - 1); },
+                testing::ThrowsMessage<ModelError>(HasSubstr(bytes)));
+  }
+}
+
+// Sizes at the limits of a config and of a step must not wrap around to something that fits.
+TEST(StageTest, AbsurdStepsAreRefused) {
+  StageOptions options = options_of(io::DType::f32, io::DType::f32, 1);
+  options.max_rows = std::numeric_limits<std::uint32_t>::max();
+  options.max_samples = options.max_rows;
+  EXPECT_THAT(
+      [&] {
+        make_cpu_stage(checkpoint(), config_of_four_layers(), {0, 4, true, true}, options, {});
+      },
+      testing::ThrowsMessage<ModelError>(
+          testing::AllOf(HasSubstr("for 4294967295 rows"), HasSubstr("for 4294967295 samples"))));
 }
 
 TEST(StageTest, ConfigThatIsNotTheFilesIsRefusedWithTheTensor) {

@@ -117,7 +117,6 @@ inline Finished start(const Arguments& command, const std::string& input = "",
   std::vector<char*> argv;
   for (const std::string& argument : command) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
-  setenv("OMP_WAIT_POLICY", "passive", 1);            // the ranks share the cores
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 1);  // no daemon for a program without mpirun
   pid_t pid = 0;
   const int failed = posix_spawn(&pid, argv[0], &files, nullptr, argv.data(), environ);

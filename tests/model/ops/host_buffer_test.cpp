@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string>
 
 #include "model/error.hpp"
+#include "tests/support/memory.hpp"
 
 namespace penstock::model {
 namespace {
@@ -38,6 +40,25 @@ TEST(HostBufferTest, LazyOneIsZeroedAndMoves) {
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64, 0u);
     for (std::size_t i = 0; i < size; ++i) ASSERT_EQ(buffer.data()[i], std::byte{0});
   }
+}
+
+TEST(HostBufferTest, LazyAndPlainReplaceEachOther) {
+  constexpr std::size_t kSize = std::size_t{64} << 20;
+  constexpr std::size_t kSlack = std::size_t{16} << 20;
+  HostBuffer buffer(100, 1, "a test");
+  const std::size_t before = support::resident_memory_bytes();
+  for (int round = 0; round < 2; ++round) {
+    buffer = HostBuffer::lazy(kSize, "a test");
+    std::fill_n(buffer.data(), kSize, std::byte{1});
+    EXPECT_GT(support::resident_memory_bytes(), before + kSize - kSlack);
+    buffer = HostBuffer(100, 1, "a test");
+    EXPECT_EQ(buffer.size_bytes(), 100u);
+    EXPECT_LT(support::resident_memory_bytes(), before + kSlack);
+  }
+  buffer = HostBuffer::lazy(kSize, "a test");
+  buffer = HostBuffer::lazy(64, "a test");
+  buffer = {};
+  EXPECT_EQ(buffer.data(), nullptr);
 }
 
 TEST(HostBufferTest, ImpossibleSizeIsAnErrorWithItsPurpose) {

@@ -191,6 +191,17 @@ TEST(ProductProofTest, TriesEveryNumberOfRowsThatACallMayHave) {
   }
 }
 
+// A proof of few columns stands for many: they must be cut into slices of the same widths.
+TEST(ProductProofTest, DistinctSlicesAreOneOfEachWidth) {
+  EXPECT_EQ(distinct_slice_columns(1), 1u);
+  EXPECT_EQ(distinct_slice_columns(127), 127u);
+  EXPECT_EQ(distinct_slice_columns(128), 128u);
+  EXPECT_EQ(distinct_slice_columns(200), 200u);
+  EXPECT_EQ(distinct_slice_columns(256), 128u);
+  EXPECT_EQ(distinct_slice_columns(300), 172u);
+  EXPECT_EQ(distinct_slice_columns(49152), 128u);
+}
+
 // oneDNN reads its instruction set once in a process, so older machines are played by running this
 // program again.
 class OlderMachineTest : public testing::TestWithParam<const char*> {};

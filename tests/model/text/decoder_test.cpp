@@ -83,6 +83,41 @@ TEST(DecoderTest, WhatIsCertainIsGivenAtOnce) {
             "d");
 }
 
+// One Replace, 10,000 bytes for each token of one byte: six are within 64 times the tokens and
+// 64 KiB, the seventh is not.
+TEST(DecoderTest, ReplaceMayNotMultiplyTheTokens) {
+  const json wide = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(10'000, 'x')}};
+  EXPECT_EQ(decoded(wide, Tokens(6, "a")).size(), 60'000u);
+  EXPECT_THROW(decoded(wide, Tokens(7, "a")), ModelError);
+  EXPECT_EQ(decoded(fused(wide), Tokens(6, "a")).size(), 60'000u);
+  EXPECT_THROW(decoded(fused(wide), Tokens(7, "a")), ModelError);
+
+  const Decoder decoder(wide);  // token by token it is the same
+  std::string text;
+  const auto chain = decoder.start(text);
+  for (int i = 0; i < 6; ++i) chain->push("a", true);
+  EXPECT_THROW(chain->push("a", true), ModelError);
+  EXPECT_EQ(text.size(), 60'000u);
+}
+
+TEST(DecoderTest, TheLimitOfReplaceGrowsWithTheTokens) {
+  const json replace = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(50, 'x')}};
+  EXPECT_EQ(decoded(replace, Tokens(10'000, "a")).size(), 500'000u);
+}
+
+TEST(DecoderTest, ReplacesOneBehindAnotherAreRefusedBeforeTheyTakeMemory) {
+  json parts = json::array();
+  for (int i = 0; i < 12; ++i) {
+    parts.push_back(json{
+        {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(10, 'a')}});
+  }
+  const json bomb = {{"type", "Sequence"}, {"decoders", parts}};
+  EXPECT_THROW(decoded(bomb, {"a"}), ModelError);
+  EXPECT_EQ(decoded(bomb, {"b", "c"}), "bc");
+}
+
 TEST(DecoderTest, RefusesChainsItDoesNotKnow) {
   EXPECT_THROW(Decoder(fused({{"type", "ByteLevel"}})), ModelError);
   EXPECT_THROW(Decoder(fused({{"type", "ByteFallback"}})), ModelError);

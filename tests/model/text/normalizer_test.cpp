@@ -1,6 +1,9 @@
 #include "model/text/normalizer.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include "model/error.hpp"
 
 namespace penstock::model {
 namespace {
@@ -45,6 +48,51 @@ TEST(NormalizerTest, RunsTheOtherSteps) {
   EXPECT_EQ(normalized(prepend, "a"), "_a");
   EXPECT_EQ(normalized(prepend, ""), "");
   EXPECT_EQ(normalized({{"type", "Sequence"}, {"normalizers", {prepend, prepend}}}, "a"), "__a");
+}
+
+json replace(const std::string& text, const std::string& content) {
+  return {{"type", "Replace"}, {"pattern", {{"String", text}}}, {"content", content}};
+}
+
+std::size_t peak_memory_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::size_t>(usage.ru_maxrss) << 10;
+}
+
+// Each step makes ten times as much of the text: a petabyte in all.
+TEST(NormalizerTest, StepsThatMultiplyATextAreRefused) {
+  json steps = json::array();
+  for (int i = 0; i < 12; ++i) steps.push_back(replace("a", std::string(10, 'a')));
+  const json bomb = {{"type", "Sequence"}, {"normalizers", steps}};
+  const std::size_t before = peak_memory_bytes();
+  EXPECT_THROW(normalized(bomb, std::string(1000, 'a')), ModelError);
+  EXPECT_LT(peak_memory_bytes() - before, 8u << 20);
+  EXPECT_EQ(normalized(bomb, "b"), "b");
+
+  json doubled = json::array();  // the same by its own output put in front
+  for (int i = 0; i < 30; ++i) {
+    doubled.push_back(json{{"type", "Prepend"}, {"prepend", std::string(4096, 'p')}});
+  }
+  EXPECT_THROW(normalized({{"type", "Sequence"}, {"normalizers", doubled}}, "a"), ModelError);
+}
+
+TEST(NormalizerTest, TheLimitIsThatOfTheCaller) {
+  MatchBuffer buffer;
+  const Normalizer wider(replace("a", "aaaa"));
+  EXPECT_EQ(wider.apply("xaay", 10, buffer), "xaaaaaaaay");
+  EXPECT_THROW(wider.apply("xaay", 9, buffer), ModelError);
+  const Normalizer prepend(json{{"type", "Prepend"}, {"prepend", "__"}});
+  EXPECT_EQ(prepend.apply("ab", 4, buffer), "__ab");
+  EXPECT_THROW(prepend.apply("ab", 3, buffer), ModelError);
+}
+
+TEST(NormalizerTest, TooManyStepsAreRefused) {
+  json steps = json::array();
+  for (int i = 0; i < 64; ++i) steps.push_back(json{{"type", "Lowercase"}});
+  EXPECT_NO_THROW(Normalizer(json{{"type", "Sequence"}, {"normalizers", steps}}));
+  steps.push_back(json{{"type", "Lowercase"}});
+  EXPECT_THROW(Normalizer(json{{"type", "Sequence"}, {"normalizers", steps}}), ModelError);
 }
 
 }  // namespace

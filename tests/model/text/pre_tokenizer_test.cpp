@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "model/error.hpp"
+
 namespace penstock::model {
 namespace {
 
@@ -83,6 +85,19 @@ TEST(PreTokenizerTest, LaterStepsSeeTheByteAlphabet) {
                          {"invert", false}}}}};
   EXPECT_EQ(words_of(parts, "a b\xC3\xA9 c"), (Words{"a", "b\xC3\x83\xC2\xA9", "c"}));
   EXPECT_FALSE(PreTokenizer(parts).gives_bytes());
+}
+
+TEST(PreTokenizerTest, OneStepOfAKindMayRewriteTheText) {
+  const json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  const json meta = {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "always"}};
+  const auto sequence = [](const json& parts) {
+    return json{{"type", "Sequence"}, {"pretokenizers", parts}};
+  };
+  EXPECT_NO_THROW(PreTokenizer(sequence({level, meta})));
+  EXPECT_THROW(PreTokenizer(sequence({level, level})), ModelError);
+  EXPECT_THROW(PreTokenizer(sequence({meta, meta})), ModelError);
+  EXPECT_THROW(PreTokenizer(sequence({level, split("Removed", false), sequence({level})})),
+               ModelError);
 }
 
 }  // namespace

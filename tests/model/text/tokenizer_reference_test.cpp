@@ -38,7 +38,7 @@ std::vector<List> read_lists(const fs::path& path) {
     std::memcpy(&count, data.data() + at, sizeof count);
     at += sizeof count;
     List list(count, Element{});
-    std::memcpy(list.data(), data.data() + at, count * sizeof(Element));
+    if (count > 0) std::memcpy(list.data(), data.data() + at, count * sizeof(Element));
     at += count * sizeof(Element);
     lists.push_back(std::move(list));
   }

@@ -1,6 +1,7 @@
 #include "model/text/tokenizer.hpp"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <atomic>
 #include <fstream>
@@ -259,6 +260,75 @@ TEST(TokenizerTest, MergesThatGoInCirclesEnd) {
   cyclic["added_tokens"][0]["id"] = 3;
   const auto tokenizer = Tokenizer::from_json(cyclic.dump());
   EXPECT_EQ(tokenizer.encode("aaaa", false), (Ids{2, 2}));
+}
+
+// Added tokens cut a text into parts; 64 times the text is the limit of all of them together.
+TEST(TokenizerTest, NormalizersMayNotMultiplyATextPartByPart) {
+  json wide = small_json();
+  wide["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1000, 'b')}};
+  const auto tokenizer = Tokenizer::from_json(wide.dump());
+  const auto text = [](int parts) {
+    std::string all;
+    for (int i = 0; i < parts; ++i) all += "a<x>";
+    return all;
+  };
+  EXPECT_EQ(tokenizer.encode(text(80), false).size(), 80u * 1001);  // 80,000 of 86,016 bytes
+  EXPECT_THROW(tokenizer.encode(text(90), false), ModelError);      // 90,000 of 88,576
+  EXPECT_EQ(tokenizer.encode("b<x>", false), (Ids{1, 6}));          // it goes on
+}
+
+// One huge word needs 20 bytes for each of its own; the tokenizer does not keep them.
+TEST(TokenizerTest, AHugeWordCostsMemoryOnlyWhileItIsEncoded) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's allocator does not tell what is in use";
+#endif
+  const auto in_use = [] {
+    const struct mallinfo2 info = ::mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const auto tokenizer = Tokenizer::from_json(small_json().dump());
+  const std::string word(4'000'000, 'b');
+  EXPECT_EQ(tokenizer.encode("abc", false), (Ids{4}));  // now the cache is there
+  const std::size_t before = in_use();
+  EXPECT_EQ(tokenizer.encode(word, false).size(), word.size());
+  EXPECT_LT(in_use(), before + (4u << 20));
+  EXPECT_EQ(tokenizer.encode("abc", false), (Ids{4}));
+}
+
+TEST(TokenizerTest, MessagesShowTheFilesTextAsFitForATerminal) {
+  const std::string hostile = "\n\x1b[2J" + std::string(100'000, 'x');
+  const json part = {{"type", hostile}};
+  const json split = {{"type", "Split"},
+                      {"pattern", {{"Regex", "(" + hostile}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
+  const std::vector<std::pair<const char*, json>> changes = {
+      {"/version", hostile},
+      {"/model/type", hostile},
+      {"/model/unk_token", hostile},
+      {"/model/vocab", {{hostile, -1}}},
+      {"/model/vocab", {{hostile, 0}, {"b", 0}}},
+      {"/model/vocab/a", hostile},
+      {"/model/merges", {hostile}},
+      {"/model/merges", {"a " + hostile}},
+      {"/added_tokens/0/content", "\x1b" + std::string(4000, 'x')},
+      {"/added_tokens/0/id", hostile},
+      {"/normalizer", part},
+      {"/pre_tokenizer", part},
+      {"/pre_tokenizer", split},
+      {"/decoder", part},
+      {"/post_processor", part}};
+  for (const auto& [pointer, value] : changes) {
+    SCOPED_TRACE(pointer);
+    json changed = small_json();
+    changed[json::json_pointer(pointer)] = value;
+    if (pointer == std::string("/added_tokens/0/content")) changed["added_tokens"][0]["id"] = 77;
+    const std::string message = error_of(changed.dump());
+    EXPECT_TRUE(message.starts_with("tokenizer: ")) << message.substr(0, 1000);
+    EXPECT_LT(message.size(), 700u);
+    EXPECT_EQ(message.find_first_of("\n\x1b"), std::string::npos) << message.substr(0, 1000);
+  }
 }
 
 }  // namespace

@@ -63,7 +63,9 @@ TEST(BytesRead, AddUpToTheCheckpointOnAnyNumberOfRanks) {
 
 // What the operating system is asked for, by whatever library, headers and checksums included.
 TEST(BytesRead, OfTheWholeFileOnFourRanksAreLittleMoreThanItsSize) {
-  if (PENSTOCK_TEST_SANITIZED) GTEST_SKIP() << "a sanitizer must be the first library loaded";
+  if (std::string_view(PENSTOCK_TEST_SANITIZER).size() > 0) {
+    GTEST_SKIP() << "a sanitizer must be the first library loaded";
+  }
   const Workplace workplace;
   json config = tiny_llama_config(8);
   config["hidden_size"] = 512;

@@ -30,7 +30,8 @@ class LinkEnd {
   // The stream (a cudaStream_t; null is CUDA's default stream) that computes what is sent and uses
   // what is received. A send starts after everything that was on it when send() was called. A
   // receive does not wait for it: its buffer must not be in use by work that is still to be done,
-  // else no receive would overlap with computing.
+  // else no receive would overlap with computing. While the stream is captured into a graph, no
+  // call of a link may be made: CUDA forbids what they ask.
   virtual void set_compute_stream(void* /*stream*/) {}
 
   // Makes what is put on the compute stream from now on wait for this transfer: work that uses what

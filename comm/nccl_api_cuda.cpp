@@ -116,10 +116,8 @@ class Nccl final : public NcclApi {
         cudaStreamWaitEvent(stream_of(stream), event_of(event), cudaEventWaitDefault));
   }
   bool done(void* event) override {
-    const cudaError_t code = cudaEventQuery(event_of(event));
-    if (code == cudaErrorNotReady) return false;
-    device::check_cuda(code, "cudaEventQuery", __FILE__, __LINE__);
-    return true;
+    return device::check_query(cudaEventQuery(event_of(event)), "cudaEventQuery", __FILE__,
+                               __LINE__);
   }
 
   void* allocate(std::size_t size_bytes) override {

@@ -34,6 +34,7 @@ NcclEdge::NcclEdge(std::shared_ptr<NcclApi> api, std::shared_ptr<NcclTurn> turn,
       stall_timeout_(stall_timeout) {}
 
 NcclEdge::~NcclEdge() {
+  if (turn_->holder == this) turn_->holder = nullptr;
   if (stream_ == nullptr) return;
   for (const Operation& operation : operations_) {
     if (operation.ready != nullptr) api_->destroy_event(operation.ready);
@@ -112,15 +113,25 @@ NcclResult NcclEdge::poll() {
   return state;
 }
 
+// Whether NCCL has just put this edge's operation on the stream, so that the turn is free.
+bool NcclEdge::settle() {
+  const NcclResult state = poll();
+  if (turn_->holder != this || state != NcclResult::success) return false;
+  guarded([&] { mark_running(operations_[handed_over_ - 1]); });
+  turn_->holder = nullptr;
+  last_step_ = Clock::now();
+  return true;
+}
+
+// If it can be had. Hands nothing else over, so that edges really take turns.
+void NcclEdge::give_turn() {
+  check_usable();
+  if (!settle()) check_stall();
+}
+
 // One round; whether anything went forward.
 bool NcclEdge::advance() {
-  const NcclResult state = poll();
-  bool moved = false;
-  if (turn_->holder == this && state == NcclResult::success) {
-    mark_running(operations_[handed_over_ - 1]);
-    turn_->holder = nullptr;
-    moved = true;
-  }
+  bool moved = settle();
   while (handed_over_ > 0 && operations_.front().state == State::running &&
          api_->done(operations_.front().complete)) {
     events_.push_back(operations_.front().complete);
@@ -129,7 +140,10 @@ bool NcclEdge::advance() {
     ++first_;
     moved = true;
   }
-  if (handed_over_ < operations_.size() && turn_->holder == nullptr) {
+  const bool waits = handed_over_ < operations_.size();
+  // Nobody else may be looking at the edge that has the turn.
+  if (waits && turn_->holder != nullptr && turn_->holder != this) turn_->holder->give_turn();
+  if (waits && turn_->holder == nullptr) {
     hand_over(operations_[handed_over_]);
     moved = true;
   }
@@ -211,15 +225,13 @@ void NcclEdge::fail_nccl(std::string_view call, NcclResult result) {
   throw CommError(text + "; NCCL_DEBUG=WARN in the environment tells more");
 }
 
-bool NcclEdge::close(std::chrono::milliseconds timeout) noexcept {
+bool NcclEdge::finalize(std::chrono::milliseconds timeout) noexcept {
   usable_ = false;
   try {
     if (is_failure(api_->finalize(communicator_))) return false;
     Wait wait([] { return std::string("end of a communicator"); }, timeout);
     while (poll() == NcclResult::in_progress) wait.pause();
-    const NcclResult result = api_->destroy(communicator_);
-    communicator_ = nullptr;
-    return !is_failure(result);
+    return true;
   } catch (const std::exception&) {
     return false;
   }

@@ -21,7 +21,7 @@ class NcclEdge;
 // threads to do so for one GPU, not even with different communicators ("Thread Safety" in its
 // guide). So the edges of a rank take turns.
 struct NcclTurn {
-  const NcclEdge* holder = nullptr;
+  NcclEdge* holder = nullptr;
 };
 
 enum class NcclOperation { send, receive };
@@ -49,6 +49,8 @@ class NcclEdge {
 
   // All of these throw CommError, which names the edge, the operation and the time waited, when
   // NCCL or CUDA reports an error or the oldest operation stalls. The edge is unusable after it.
+  // While another edge has the turn that this one needs, they move that edge too (and throw its
+  // error), so that a rank that waits for one edge only is not left waiting.
   Ticket post(NcclOperation operation, void* data, std::size_t size_bytes);
   bool done(Ticket ticket);
   void progress();
@@ -58,11 +60,12 @@ class NcclEdge {
 
   // Connected, everything that was posted is done, and nothing has failed.
   bool quiet() const { return usable_ && operations_.empty(); }
-  // Finalizes and destroys the communicator of a quiet edge, together with the other end. Polls.
-  // False: the other end did not come or NCCL failed; the communicator is still there.
-  bool close(std::chrono::milliseconds timeout) noexcept;
+  // Finalizes the communicator of a quiet edge. Polls. False: the other end did not come or NCCL
+  // failed. The communicator is still there, the edge is unusable.
+  bool finalize(std::chrono::milliseconds timeout) noexcept;
 
-  // The communicator, for an abort; null if there is none (any more). The edge is then unusable.
+  // The communicator, to be destroyed or aborted; null if there is none (any more). The edge is
+  // then unusable.
   void* release_communicator() noexcept;
   // The GPU may still work on the stream: it and its events are left to the end of the process.
   void leave_stream() noexcept;
@@ -83,13 +86,14 @@ class NcclEdge {
   };
 
   NcclResult poll();
+  bool settle();
+  void give_turn();
   bool advance();
   void hand_over(Operation& operation);
   void mark_running(Operation& operation);
   void* take_event();
   void check_usable() const;
   void check_stall();
-  Operation& operation_of(Ticket ticket);
   std::string describe(const Operation& operation) const;
   [[noreturn]] void fail(const std::string& what);
   [[noreturn]] void fail_nccl(std::string_view call, NcclResult result);

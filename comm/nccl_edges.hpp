@@ -8,7 +8,8 @@
 namespace penstock::comm {
 
 // The two edges of a rank, which end together. The destructor
-// - finalizes the communicators, with the other ends, when all that was posted is done;
+// - finalizes and destroys the communicators, with the other ends, when all that was posted is
+// done;
 // - aborts them when an exception unwinds, when something is under way, or when the other end does
 //   not come within `close_timeout`.
 class NcclEdges {
@@ -19,8 +20,8 @@ class NcclEdges {
   NcclEdges& operator=(const NcclEdges&) = delete;
 
   // Both at once: freeing one communicator waits for all kernels of the GPU, also those of the
-  // other one. In a thread of its own, which is left behind after `close_timeout`: ncclCommAbort
-  // wants all ranks to call it, and an error has to be told even if they do not.
+  // other one. Takes at most `close_timeout`: ncclCommAbort wants all ranks to call it, and an
+  // error has to be told even if they do not.
   void abort() noexcept;
 
   const std::shared_ptr<NcclTurn>& turn() const { return turn_; }
@@ -30,6 +31,7 @@ class NcclEdges {
 
  private:
   void end() noexcept;
+  bool destroy(NcclEdge& edge) noexcept;
 
   std::shared_ptr<NcclApi> api_;
   std::shared_ptr<NcclTurn> turn_ = std::make_shared<NcclTurn>();

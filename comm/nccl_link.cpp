@@ -18,6 +18,8 @@ namespace {
 // TCP over a fast Ethernet gives 1 to 3 GB/s for one connection; PCIe, InfiniBand and NVLink 10 to
 // 400.
 constexpr double kSlowBytesPerSecond = 4e9;
+// The first one that aborts and destroys the communicators of a group together.
+constexpr int kLeastVersion = 22203;
 
 class NcclSender final : public LinkSender {
  public:
@@ -71,6 +73,25 @@ NcclAnnouncement parse_announcement(const std::string& text) {
   std::getline(stream, announcement.host_id);
   std::getline(stream, announcement.error, '\0');
   return announcement;
+}
+
+std::string refusal_of_pair(const NcclAnnouncement& one, const NcclAnnouncement& other,
+                            const std::string& member, const std::string& other_member) {
+  if (one.gpu_uuid == other.gpu_uuid && one.host_id == other.host_id) {
+    return fmt::format(
+        "{} and {} have the same GPU ({}), and NCCL wants one for each: start as many ranks on a "
+        "node as it has GPUs, or use --link mpi. For tests only, ranks with different NCCL_HOSTID "
+        "in their environment pass for different hosts, connected by sockets",
+        member, other_member, one.gpu_uuid);
+  }
+  // The last member has none, which is all zeros.
+  if (one.id == other.id && other.id != NcclId{}) {
+    return fmt::format(
+        "NCCL gave {} and {} the same id, as it does where NCCL_COMM_ID is in the environment: "
+        "unset it",
+        member, other_member);
+  }
+  return "";
 }
 
 class Setup {
@@ -221,8 +242,14 @@ std::string slow_edge_warning(const NcclEdgeReport& report) {
 std::string nccl_refusal(const std::vector<NcclAnnouncement>& announcements,
                          const std::vector<std::string>& members) {
   for (std::size_t i = 0; i < announcements.size(); ++i) {
-    if (announcements[i].error.empty()) continue;
-    return fmt::format("NCCL does not start on {}: {}", members[i], announcements[i].error);
+    if (!announcements[i].error.empty()) {
+      return fmt::format("NCCL does not start on {}: {}", members[i], announcements[i].error);
+    }
+    if (announcements[i].version < kLeastVersion) {
+      return fmt::format("{} has NCCL {}, at least {} is needed", members[i],
+                         nccl_version_text(announcements[i].version),
+                         nccl_version_text(kLeastVersion));
+    }
   }
   for (std::size_t i = 0; i + 1 < announcements.size(); ++i) {
     const NcclAnnouncement& one = announcements[i];
@@ -232,12 +259,13 @@ std::string nccl_refusal(const std::vector<NcclAnnouncement>& announcements,
                          nccl_version_text(one.version), members[i + 1],
                          nccl_version_text(other.version));
     }
-    if (one.gpu_uuid != other.gpu_uuid || one.host_id != other.host_id) continue;
-    return fmt::format(
-        "{} and {} have the same GPU ({}), and NCCL connects only different ones: start as many "
-        "ranks on a node as it has GPUs, or use --link mpi. For tests only, ranks with different "
-        "NCCL_HOSTID in their environment pass for different hosts, connected by sockets",
-        members[i], members[i + 1], one.gpu_uuid);
+  }
+  for (std::size_t i = 0; i < announcements.size(); ++i) {
+    for (std::size_t j = i + 1; j < announcements.size(); ++j) {
+      const std::string text =
+          refusal_of_pair(announcements[i], announcements[j], members[i], members[j]);
+      if (!text.empty()) return text;
+    }
   }
   return "";
 }

@@ -2,7 +2,8 @@
 # the CUDA toolkit (where NVIDIA's Python packages and some modules put it), in NCCL_ROOT and
 # NCCL_HOME, and in the system's folders.
 find_path(NCCL_INCLUDE_DIR nccl.h
-  HINTS ENV NCCL_HOME ${CUDAToolkit_INCLUDE_DIRS})
+  HINTS ENV NCCL_HOME ${CUDAToolkit_INCLUDE_DIRS}
+  PATH_SUFFIXES include)
 find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2
   HINTS ENV NCCL_HOME ${CUDAToolkit_LIBRARY_DIR}
   PATH_SUFFIXES lib lib64)

@@ -13,6 +13,9 @@ class DeviceError : public std::runtime_error {
 
 // Throws DeviceError unless `code`, a cudaError_t, is cudaSuccess.
 void check_cuda(int code, const char* call, const char* file, int line);
+// The same for the answer of cudaEventQuery or cudaStreamQuery: false for cudaErrorNotReady, which
+// is no failure and is not left behind for the next cudaGetLastError().
+bool check_query(int code, const char* call, const char* file, int line);
 
 }  // namespace penstock::comm::device
 

@@ -15,4 +15,15 @@ void check_cuda(int code, const char* call, const char* file, int line) {
                                 cudaGetErrorName(error), code, call, file, line));
 }
 
+bool check_query(int code, const char* call, const char* file, int line) {
+  if (code != cudaErrorNotReady) {
+    check_cuda(code, call, file, line);
+    return true;
+  }
+  // NVIDIA's guide says that it is not kept as the last error, but versions have kept it; then the
+  // next launch of this thread would be said to have failed. Any other error stays.
+  if (cudaPeekAtLastError() == cudaErrorNotReady) cudaGetLastError();
+  return false;
+}
+
 }  // namespace penstock::comm::device

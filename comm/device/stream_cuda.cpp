@@ -11,13 +11,6 @@ namespace {
 cudaStream_t stream_of(void* handle) { return static_cast<cudaStream_t>(handle); }
 cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
 
-// cudaErrorNotReady is an answer and no failure.
-bool is_done(cudaError_t code, const char* call, int line) {
-  if (code == cudaErrorNotReady) return false;
-  check_cuda(code, call, __FILE__, line);
-  return true;
-}
-
 }  // namespace
 
 Stream Stream::create(Priority priority) {
@@ -51,7 +44,7 @@ void Stream::wait(const Event& event) const {
 }
 
 bool Stream::idle() const {
-  return is_done(cudaStreamQuery(stream_of(handle_)), "cudaStreamQuery", __LINE__);
+  return check_query(cudaStreamQuery(stream_of(handle_)), "cudaStreamQuery", __FILE__, __LINE__);
 }
 
 void Stream::synchronize() const { PENSTOCK_CUDA_CALL(cudaStreamSynchronize(stream_of(handle_))); }
@@ -83,7 +76,7 @@ void Event::record(void* stream) {
 }
 
 bool Event::done() const {
-  return is_done(cudaEventQuery(event_of(handle_)), "cudaEventQuery", __LINE__);
+  return check_query(cudaEventQuery(event_of(handle_)), "cudaEventQuery", __FILE__, __LINE__);
 }
 
 void Event::synchronize() const { PENSTOCK_CUDA_CALL(cudaEventSynchronize(event_of(handle_))); }

@@ -11,6 +11,28 @@
 #include "model/ops/product_rows.hpp"
 
 namespace penstock::model {
+namespace {
+
+template <class T>
+T config_of(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute,
+            T otherwise) {
+  T value{};
+  std::size_t written = 0;
+  const cublasStatus_t got =
+      cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof(value), &written);
+  return got == CUBLAS_STATUS_SUCCESS && written == sizeof(value) ? value : otherwise;
+}
+
+// The preference forbids reductions; an algorithm that splits sums in a way that it does not name
+// as one is no candidate either. 0 and 1 are the only numbers of parts that mean whole sums.
+bool splits_sums(const cublasLtMatmulAlgo_t& algorithm) {
+  const auto parts = config_of<std::int32_t>(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 1);
+  const auto scheme = config_of<std::uint32_t>(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                               CUBLASLT_REDUCTION_SCHEME_NONE);
+  return (parts != 0 && parts != 1) || scheme != CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+}  // namespace
 
 CudaProductWorkspace::CudaProductWorkspace(const Cuda& on)
     : device(on), handle(make_cublas_handle()), memory(kBytes) {}
@@ -24,6 +46,14 @@ CudaProduct::CudaProduct(CudaProductWorkspace& workspace, const LinearShape& sha
   const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;  // in the output's type
   PENSTOCK_CUBLAS_CALL(cublasLtMatmulDescSetAttribute(matmul_.get(), CUBLASLT_MATMUL_DESC_EPILOGUE,
                                                       &epilogue, sizeof(epilogue)));
+  // Proposals depend on the alignment of the bias (CUBLASLT_MATMUL_DESC_BIAS_POINTER): that of all
+  // buffers, whatever bias was multiplied with last. Nothing is read there.
+  set_bias(workspace.memory.data());
+}
+
+void CudaProduct::set_bias(const void* bias) const {
+  PENSTOCK_CUBLAS_CALL(cublasLtMatmulDescSetAttribute(
+      matmul_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
 }
 
 std::vector<cublasLtMatmulAlgo_t> CudaProduct::proposals(std::size_t rows) const {
@@ -41,12 +71,7 @@ std::vector<cublasLtMatmulAlgo_t> CudaProduct::proposals(std::size_t rows) const
   std::vector<cublasLtMatmulAlgo_t> algorithms;
   for (int i = 0; i < found; ++i) {
     const auto& result = results[static_cast<std::size_t>(i)];
-    if (result.state != CUBLAS_STATUS_SUCCESS) continue;
-    std::int32_t parts = 0;
-    std::size_t written = 0;
-    const cublasStatus_t got = cublasLtMatmulAlgoConfigGetAttribute(
-        &result.algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts, sizeof(parts), &written);
-    if (got == CUBLAS_STATUS_SUCCESS && parts > 1) continue;
+    if (result.state != CUBLAS_STATUS_SUCCESS || splits_sums(result.algo)) continue;
     algorithms.push_back(result.algo);
   }
   return algorithms;
@@ -64,10 +89,7 @@ bool CudaProduct::can(std::size_t rows, const cublasLtMatmulAlgo_t& algorithm) c
 
 void CudaProduct::run_by(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatrixLayout_t in,
                          cublasLtMatrixLayout_t out, const Operands& operands) const {
-  if (shape_.bias) {
-    PENSTOCK_CUBLAS_CALL(cublasLtMatmulDescSetAttribute(
-        matmul_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &operands.bias, sizeof(operands.bias)));
-  }
+  if (shape_.bias) set_bias(operands.bias);
   const float one = 1.0f;
   const float zero = 0.0f;
   PENSTOCK_CUBLAS_CALL(cublasLtMatmul(

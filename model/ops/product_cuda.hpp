@@ -53,6 +53,7 @@ class CudaProduct {
     CublasLayout in;
     CublasLayout out;
   };
+  void set_bias(const void* bias) const;
   void run_by(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatrixLayout_t in,
               cublasLtMatrixLayout_t out, const Operands& operands) const;
 

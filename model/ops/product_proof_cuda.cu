@@ -23,6 +23,11 @@ __global__ void fill_kernel(std::size_t rows, std::size_t width, bool weight, T*
   fill_proof(rows, width, weight, to);
 }
 
+template <class T>
+__global__ void fill_bias_kernel(std::size_t count, T* to) {
+  fill_proof_bias(count, to);
+}
+
 template <class Unit>
 __global__ void unequal_kernel(const Unit* rows, std::size_t count, std::size_t width,
                                const Unit* expected, std::uint32_t* unequal) {
@@ -52,7 +57,11 @@ CudaProductProof::CudaProductProof(const Cuda& device, const LinearShape& shape,
       unequal_(sizeof(std::uint32_t)) {
   fill(device, shape.dtype, shape.out_features, shape.in_features, true, weight_.data());
   fill(device, shape.dtype, max_rows, shape.in_features, false, in_.data());
-  device::zero_async(bias_.data(), bias_.size_bytes(), device.stream);
+  with_type(shape.out_dtype, [&](auto zero) {
+    using T = decltype(zero);
+    launch(device, fill_bias_kernel<T>, dim3(kBlocks), kThreads, 0, shape.out_features,
+           static_cast<T*>(bias_.data()));
+  });
 }
 
 CudaProduct::Operands CudaProductProof::operands() const {
@@ -68,7 +77,10 @@ bool CudaProductProof::computed(const CudaProduct& product, std::size_t rows,
   try {
     product.run(rows, algorithm, operands());
   } catch (const device::DeviceError&) {
-    return false;  // a proposal that the library then refuses is no candidate
+    // A proposal that the library then refuses is no candidate, and what CUDA noted of it is not
+    // the next launch's failure.
+    cudaGetLastError();
+    return false;
   }
   return true;
 }

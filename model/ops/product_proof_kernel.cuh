@@ -9,7 +9,9 @@
 
 namespace penstock::model {
 
-inline constexpr std::size_t kProofRows = 16;  // distinct ones, over and over
+// Distinct rows, over and over: an odd number, so that each comes to every place of a tile. At most
+// as many as the smallest call has.
+inline constexpr std::size_t kProofRows = 15;
 
 // A number with a random significand, sign and an exponent of -8 … -1, for each index.
 __host__ __device__ inline float proof_number(std::uint64_t index) {
@@ -27,7 +29,9 @@ __host__ __device__ inline float proof_number(std::uint64_t index) {
 }
 
 // Element `i` of a row of the weight (`weight`) or of the input: its second half is the first, in
-// the input with the other sign and 1/64 more. An odd one at the end is zero.
+// the input with the other sign and, in odd rows, 1/64 more. An odd one at the end is zero. Sums of
+// even rows are what rounding left of numbers that cancel, which all output types hold in full; in
+// those of odd rows most differences are below the last bit of a short output.
 __host__ __device__ inline float proof_element(std::uint64_t row, std::size_t i, std::size_t width,
                                                bool weight) {
   const std::size_t half = width / 2;
@@ -35,7 +39,8 @@ __host__ __device__ inline float proof_element(std::uint64_t row, std::size_t i,
   const std::uint64_t index =
       weight ? row * width + i % half : ~std::uint64_t{0} / 2 + row % kProofRows * half + i % half;
   const float value = proof_number(index);
-  return weight || i < half ? value : -value * (1.0f + 1.0f / 64);
+  if (weight || i < half) return value;
+  return row % kProofRows % 2 == 0 ? -value : -value * (1.0f + 1.0f / 64);
 }
 
 template <class T>
@@ -44,6 +49,17 @@ __device__ void fill_proof(std::size_t rows, std::size_t width, bool weight, T* 
   for (std::size_t i = std::size_t{simt::block_x()} * simt::threads() + simt::thread();
        i < rows * width; i += stride) {
     to[i] = rounded<T>(proof_element(i / width, i % width, width, weight));
+  }
+}
+
+// In odd columns small against the sums of odd rows, and reaching below the last bit of the output:
+// who rounds a sum before the bias is added shows. In even columns zero, which hides nothing.
+template <class T>
+__device__ void fill_proof_bias(std::size_t count, T* to) {
+  const std::size_t stride = std::size_t{simt::blocks_x()} * simt::threads();
+  for (std::size_t i = std::size_t{simt::block_x()} * simt::threads() + simt::thread(); i < count;
+       i += stride) {
+    to[i] = rounded<T>(i % 2 == 0 ? 0.0f : proof_number(i) * 0x1p-4f);
   }
 }
 

@@ -152,11 +152,48 @@ TEST_F(NcclEdgeTest, EdgesOfARankTakeTurns) {
   std::string out = "?!";
   receive(in);
   onward.post(NcclOperation::send, out.data(), out.size());
-  for (int i = 0; i < 10; ++i) onward.progress();
+  for (int i = 0; i < 2; ++i) onward.progress();
   EXPECT_THAT(operations(), ElementsAre("receive 1 1"));
   for (int i = 0; i < 5; ++i) receiver.progress();
   onward.progress();
   EXPECT_THAT(operations(), ElementsAre("receive 1 1", "send 0 2"));
+}
+
+// A rank that waits for one edge need not look at the other one.
+TEST_F(NcclEdgeTest, AnEdgeThatNobodyLooksAtDoesNotKeepTheTurn) {
+  NcclEdge onward(fake, receiver_turn, "edge from rank 1 to rank 2", 0, kPatience);
+  NcclId other{};
+  fake->get_unique_id(other);
+  connect();
+  onward.connect(other, kPatience);
+  fake->issue_polls = 4;
+  std::array<std::string, 2> in = {".", "."};
+  std::string out = "?!";
+  for (std::string& text : in) receive(text);
+  onward.post(NcclOperation::send, out.data(), out.size());
+  for (int i = 0; i < 20; ++i) onward.progress();
+  // The second receive has to wait, although it was posted before the send.
+  EXPECT_THAT(operations(), ElementsAre("receive 1 1", "send 0 2"));
+  receiver.progress();
+  receiver.progress();
+  EXPECT_THAT(operations(), ElementsAre("receive 1 1", "send 0 2", "receive 1 1"));
+}
+
+TEST_F(NcclEdgeTest, TheTurnsErrorIsToldByTheEdgeThatWaitsForIt) {
+  NcclEdge onward(fake, receiver_turn, "edge from rank 1 to rank 2", 0, kPatience);
+  NcclId other{};
+  fake->get_unique_id(other);
+  connect();
+  onward.connect(other, kPatience);
+  fake->issue_polls = FakeNccl::kNever;
+  std::string in = ".";
+  std::string out = "?!";
+  receive(in);
+  onward.post(NcclOperation::send, out.data(), out.size());
+  fake->fail_after(1, 0, NcclResult::remote_error);
+  EXPECT_THAT(error_of([&] { onward.progress(); }),
+              AllOf(HasSubstr("edge from rank 0 to rank 1: NCCL: fake error 6"),
+                    HasSubstr("receive 0 (1 bytes")));
 }
 
 TEST_F(NcclEdgeTest, SendStartsAfterWhatWasOnTheComputeStream) {
@@ -321,6 +358,25 @@ TEST_F(NcclEdgeStallTest, OperationThatNcclDoesNotStartIsSaidToBeSo) {
                 for (;;) sender.progress();
               }),
               HasSubstr("NCCL has not put it on the stream"));
+}
+
+TEST_F(NcclEdgeStallTest, TurnThatIsNotGivenBackIsAnErrorOfTheEdgeThatHasIt) {
+  NcclEdge onward(fake, receiver_turn, "edge from rank 1 to rank 2", 0, kPatience);
+  NcclId other{};
+  fake->get_unique_id(other);
+  connect();
+  onward.connect(other, kPatience);
+  fake->issue_polls = FakeNccl::kNever;
+  std::string in = ".";
+  std::string out = "?!";
+  receive(in);
+  onward.post(NcclOperation::send, out.data(), out.size());
+  const Clock::time_point start = Clock::now();
+  EXPECT_THAT(error_of([&] {
+                while (Clock::now() - start < kPatience) onward.progress();
+              }),
+              AllOf(HasSubstr("edge from rank 0 to rank 1: receive 0"),
+                    HasSubstr("NCCL has not put it on the stream")));
 }
 
 // A host that was busy elsewhere has not seen a stall.

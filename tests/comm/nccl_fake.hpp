@@ -37,6 +37,8 @@ class FakeNccl final : public NcclApi {
   std::atomic<int> finalize_polls{0};  // the same for the end
   std::atomic<int> version{22809};
   std::atomic<bool> abort_hangs{false};
+  // NCCL joins a thread that other ranks of the host are connected to.
+  std::atomic<bool> destroy_hangs{false};
   std::atomic<bool> corrupt{false};  // what arrives is not what was sent
   // Rank 0 or 1 of communicators to come: their init answers this at once.
   std::map<int, NcclResult> init_result;
@@ -166,11 +168,14 @@ class FakeNccl final : public NcclApi {
     return it.polls_left > 0 ? NcclResult::in_progress : NcclResult::success;
   }
   NcclResult destroy(void* communicator) override {
-    const std::lock_guard lock(mutex_);
-    Communicator& it = get(communicator);
-    check_idle(it);
-    log_.push_back(fmt::format("destroy {}", it.rank));
-    it.dead = true;
+    {
+      const std::lock_guard lock(mutex_);
+      Communicator& it = get(communicator);
+      check_idle(it);
+      log_.push_back(fmt::format("destroy {}", it.rank));
+      it.dead = true;
+    }
+    while (destroy_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return NcclResult::success;
   }
   std::string get_error_string(NcclResult result) override {

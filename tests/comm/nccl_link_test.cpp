@@ -177,6 +177,7 @@ std::vector<NcclAnnouncement> announcements() {
   std::vector<NcclAnnouncement> all(3);
   for (std::size_t i = 0; i < all.size(); ++i) {
     all[i].version = 22809;
+    if (i + 1 < all.size()) all[i].id[0] = static_cast<char>(i + 1);
     all[i].gpu_uuid = fmt::format("GPU-{}", i);
   }
   return all;
@@ -192,6 +193,31 @@ TEST(NcclRefusal, DifferentVersionsAreNamed) {
   all[2].version = 23004;
   EXPECT_EQ(nccl_refusal(all, kNames),
             "rank 1, host a has NCCL 2.28.9, rank 2, host b has 2.30.4: all ranks need the same");
+}
+
+TEST(NcclRefusal, OldVersionsAreNamed) {
+  auto all = announcements();
+  for (NcclAnnouncement& one : all) one.version = 22105;
+  EXPECT_EQ(nccl_refusal(all, kNames), "rank 0, host a has NCCL 2.21.5, at least 2.22.3 is needed");
+}
+
+// Where ranks outnumber the GPUs, choose_gpus() gives a GPU to ranks that are no neighbours.
+TEST(NcclRefusal, RanksOnOneGpuNeedNotBeNeighbours) {
+  auto all = announcements();
+  all[2].gpu_uuid = all[0].gpu_uuid;
+  EXPECT_THAT(nccl_refusal(all, kNames),
+              HasSubstr("rank 0, host a and rank 2, host b have the same GPU (GPU-0)"));
+  all[2].host_id = "pretended";
+  EXPECT_EQ(nccl_refusal(all, kNames), "");
+}
+
+TEST(NcclRefusal, OneIdForTwoEdgesIsRefused) {
+  auto all = announcements();
+  all[1].id = all[0].id;
+  EXPECT_EQ(
+      nccl_refusal(all, kNames),
+      "NCCL gave rank 0, host a and rank 1, host a the same id, as it does where NCCL_COMM_ID "
+      "is in the environment: unset it");
 }
 
 TEST(NcclRefusal, FailureToStartIsTold) {
@@ -217,7 +243,7 @@ TEST(NcclApi, LibraryTellsItsVersion) {
   if (!api) GTEST_SKIP() << "built without NCCL";
   int version = 0;
   EXPECT_EQ(api->get_version(version), NcclResult::success);
-  EXPECT_GE(version, 21900);
+  EXPECT_GE(version, 22203);
   EXPECT_EQ(api->get_error_string(NcclResult::in_progress), "NCCL operation in progress");
 }
 

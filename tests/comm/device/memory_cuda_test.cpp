@@ -42,6 +42,13 @@ TEST(CheckCuda, MacroEvaluatesOnceAndStaysInRelease) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(CheckQuery, NotReadyIsAnAnswerAndOtherErrorsThrow) {
+  EXPECT_TRUE(check_query(0, "cudaEventQuery", "comm/x.cpp", 1));
+  EXPECT_FALSE(check_query(600, "cudaEventQuery", "comm/x.cpp", 1));
+  EXPECT_THAT(error_of([] { check_query(700, "cudaEventQuery", "comm/x.cpp", 3); }),
+              HasSubstr("cudaErrorIllegalAddress, 700; cudaEventQuery, comm/x.cpp:3"));
+}
+
 TEST(Handles, EmptyOnesMoveAndEndWithoutAGpu) {
   Stream stream;
   Event event;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "model/ops/linear.hpp"
 #include "model/ops/machine_limits.hpp"
@@ -33,6 +35,35 @@ TEST(CudaProductProofTest, NumbersShowTheOrderOfASum) {
   EXPECT_GT(different, 95);
 }
 
+// As the outputs of short types show it, in a small product too.
+TEST(CudaProductProofTest, ShortOutputsShowTheOrderOfASum) {
+  constexpr std::size_t kWidth = 64, kColumns = 100;
+  const auto differences = [](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> bias(kColumns);
+    simt::Machine::run(2, 1, 32, 0, [&] { fill_proof_bias(kColumns, bias.data()); });
+    int different = 0;
+    for (std::size_t column = 0; column < kColumns; ++column) {
+      const auto term = [&](std::size_t i) {
+        return to_f32(rounded<T>(proof_element(column, i, kWidth, true))) *
+               to_f32(rounded<T>(proof_element(2, i, kWidth, false)));
+      };
+      // Straight on, and the even and the odd terms each for themselves.
+      float sum = 0, even = 0, odd = 0;
+      for (std::size_t i = 0; i < kWidth; ++i) {
+        sum += term(i);
+        (i % 2 == 0 ? even : odd) += term(i);
+      }
+      const float added = to_f32(bias[column]);
+      different +=
+          to_f32(rounded<T>(sum + added)) != to_f32(rounded<T>(even + odd + added)) ? 1 : 0;
+    }
+    return different;
+  };
+  EXPECT_GT(differences(__nv_bfloat16()), 10);
+  EXPECT_GT(differences(__half()), 10);
+}
+
 TEST(CudaProductProofTest, RowsRepeatAndAnOddElementIsZero) {
   for (std::size_t i = 0; i < 7; ++i) {
     EXPECT_EQ(proof_element(3, i, 7, false), proof_element(3 + kProofRows, i, 7, false));
@@ -40,6 +71,44 @@ TEST(CudaProductProofTest, RowsRepeatAndAnOddElementIsZero) {
   }
   EXPECT_EQ(proof_element(1, 6, 7, true), 0.0f);
   EXPECT_EQ(proof_element(1, 5, 7, false), -proof_element(1, 2, 7, false) * (65.0f / 64));
+}
+
+// A row's bits are compared with those of the same row elsewhere: at every place of every tile that
+// an algorithm may have.
+TEST(CudaProductProofTest, EachRowComesToEveryPlaceOfATile) {
+  constexpr std::size_t kTile = 128;
+  std::set<std::pair<std::size_t, std::size_t>> rows_and_places;
+  for (std::size_t row = 0; row < kMostProductRows; ++row) {
+    std::size_t same = 0;
+    while (proof_element(same, 0, 8, false) != proof_element(row, 0, 8, false)) ++same;
+    rows_and_places.emplace(same, row % kTile);
+  }
+  EXPECT_EQ(rows_and_places.size(), kProofRows * kTile);
+  EXPECT_LE(kProofRows, product_row_bucket(1));
+}
+
+// An algorithm that rounds before it adds the bias gives other bits than one that rounds once.
+TEST(CudaProductProofTest, BiasShowsARoundingBeforeIt) {
+  constexpr std::size_t kWidth = 576, kColumns = 200;
+  const auto differences = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<T> bias(kColumns);
+    simt::Machine::run(2, 1, 32, 0, [&] { fill_proof_bias(kColumns, bias.data()); });
+    int different = 0;
+    for (std::size_t column = 0; column < kColumns; ++column) {
+      float sum = 0;
+      for (std::size_t i = 0; i < kWidth; ++i) {
+        sum += to_f32(rounded<T>(proof_element(column, i, kWidth, true))) *
+               to_f32(rounded<T>(proof_element(3, i, kWidth, false)));
+      }
+      const float once = to_f32(rounded<T>(sum + to_f32(bias[column])));
+      const float twice = to_f32(rounded<T>(to_f32(rounded<T>(sum)) + to_f32(bias[column])));
+      different += once != twice ? 1 : 0;
+    }
+    return different;
+  };
+  EXPECT_GT(differences(__nv_bfloat16()), 20);
+  EXPECT_GT(differences(__half()), 20);
 }
 
 TEST(CudaProductProofTest, KernelsFillAndCompare) {

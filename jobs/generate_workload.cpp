@@ -5,6 +5,7 @@
 
 #include "jobs/output_row.hpp"
 #include "jobs/stop_strings.hpp"
+#include "model/error.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -51,6 +52,15 @@ std::optional<Work> GenerateWorkload::next() {
 }
 
 bool GenerateWorkload::accept(std::uint64_t record, std::int32_t token) {
+  try {
+    return take_token(record, token);
+  } catch (const model::ModelError& error) {  // a tokenizer that cannot decode this answer
+    reject(record, error.what());
+    return true;
+  }
+}
+
+bool GenerateWorkload::take_token(std::uint64_t record, std::int32_t token) {
   Active& active = active_.at(record);
   const GenerationParams& params = active.request.params;
   ++active.generated;

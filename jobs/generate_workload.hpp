@@ -42,6 +42,7 @@ class GenerateWorkload : public Workload {
 
  private:
   struct Active;
+  bool take_token(std::uint64_t record, std::int32_t token);
   void finish(std::uint64_t record, Active& active, FinishReason reason);
   void fail(const FailedRecord& failed);
 

@@ -197,9 +197,12 @@ std::string known_fields() {
 
 json parse_generation_config(std::string_view text) {
   if (text.empty()) return json::object();
-  // Deeper values are left out: copies of values recurse. What is not JSON at all is discarded.
-  const auto shallow = [](int depth, json::parse_event_t, json&) { return depth <= 4; };
-  json config = json::parse(text, shallow, false);
+  json config;
+  try {
+    config = io::parse_json(text);
+  } catch (const io::JsonError& error) {
+    throw model::ModelError(fmt::format("generation_config.json: {}", error.what()));
+  }
   if (!config.is_object()) {
     throw model::ModelError("generation_config.json: is not a JSON object");
   }

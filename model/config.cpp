@@ -289,7 +289,8 @@ std::int64_t parameter_count(const ModelConfig& config) {
       2 * hidden + 2 * q * hidden + 2 * kv * hidden + 3 * config.intermediate_size * hidden;
   if (config.attention_bias) layer += q + 2 * kv + hidden;
   if (config.mlp_bias) layer += 2 * config.intermediate_size + hidden;
-  return config.num_layers * layer + 2 * config.vocab_size * hidden + hidden;
+  const std::int64_t tables = config.tie_word_embeddings ? 1 : 2;
+  return config.num_layers * layer + tables * config.vocab_size * hidden + hidden;
 }
 
 }  // namespace penstock::model

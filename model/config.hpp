@@ -55,7 +55,7 @@ ModelConfig from_attributes(const std::vector<io::NamedAttribute>& attributes);
 // even head_dim, products that fit in 63 bits, …).
 void validate(const ModelConfig& config);
 
-// Parameters of the network, embedding and head counted once each as stored.
+// Parameters of the network, as models' names count them: a tied head is the embedding.
 std::int64_t parameter_count(const ModelConfig& config);
 
 }  // namespace penstock::model

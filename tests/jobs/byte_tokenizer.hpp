@@ -8,8 +8,9 @@
 namespace penstock::jobs {
 
 // A tokenizer without merges: the id of a byte is its value, 256 is "<s>", which is put in front
-// when special tokens are asked for, 257 is "<|im_start|>", 258 "<|im_end|>".
-inline model::Tokenizer byte_tokenizer() {
+// when special tokens are asked for, 257 is "<|im_start|>", 258 "<|im_end|>". `decoder`: in place
+// of the ByteLevel one.
+inline model::Tokenizer byte_tokenizer(const nlohmann::json& decoder = nullptr) {
   using nlohmann::json;
   // GPT-2's names of the bytes: printable ones are themselves, the others U+0100 and up.
   json vocab = json::object();
@@ -54,7 +55,7 @@ inline model::Tokenizer byte_tokenizer() {
         {"single", {bos, text}},
         {"pair", {bos, text, more}},
         {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {256}}, {"tokens", {"<s>"}}}}}}}},
-      {"decoder", byte_level},
+      {"decoder", decoder.is_null() ? byte_level : decoder},
       {"model",
        {{"type", "BPE"},
         {"dropout", nullptr},

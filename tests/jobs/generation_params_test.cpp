@@ -11,6 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 constexpr std::int64_t kVocab = 100;
 
@@ -228,15 +229,15 @@ TEST(GenerationDefaults, Errors) {
     }
     return "accepted";
   };
-  EXPECT_EQ(error("nonsense", {}), "generation_config.json: is not a JSON object");
+  EXPECT_THAT(error("nonsense", {}), StartsWith("generation_config.json: "));
   EXPECT_EQ(error("[]", {}), "generation_config.json: is not a JSON object");
-  EXPECT_EQ(error(std::string(100000, '['), {}), "generation_config.json: is not a JSON object");
+  EXPECT_THAT(error(std::string(100000, '['), {}), HasSubstr("nested deeper than 64"));
   EXPECT_EQ(error(R"({"do_sample": true, "top_p": "high"})", {}),
             "generation_config.json: 'top_p' must be a number, not a string");
   EXPECT_THAT(error("{\"do_sample\":true,\"temperature\":" + std::string(100000, '[') +
                         std::string(100000, ']') + "}",
                     {}),
-              HasSubstr("generation_config.json: 'temperature' must be a number, not a list"));
+              HasSubstr("nested deeper than 64"));
   GenerationOptions options;
   options.repetition_penalty = -1;
   EXPECT_EQ(error("", options), "--repetition-penalty must be above 0 (1e-6 to 1e6), not -1.0");

@@ -118,7 +118,7 @@ json to_json(const BenchRow& row) {
 std::string format_device(const StageSetup& setup) {
   std::string text =
       fmt::format("device: {}, link {}\n", setup.stage->numeric_class(), setup.links.name);
-  if (!setup.device.note.empty()) text += fmt::format("no GPU: {}\n", setup.device.note);
+  if (!setup.device.note.empty()) text += setup.device.note + "\n";
   for (const StageReport& stage : setup.reports) {
     if (!stage.gpu.empty()) {
       text += fmt::format("rank {}: {}, {}\n", stage.rank, stage.gpu, stage.gpu_uuid);

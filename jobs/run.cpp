@@ -237,7 +237,7 @@ class DriverJob {
     h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
     h.stages = setup.reports;
     h.more.emplace_back("sampling", describe(context_.defaults));
-    if (!setup.device.note.empty()) h.more.emplace_back("no GPU", setup.device.note);
+    if (!setup.device.note.empty()) h.more.emplace_back("GPU", setup.device.note);
     for (const std::string& edge : setup.links.edges) h.more.emplace_back("link", edge);
     return h;
   }

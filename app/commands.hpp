@@ -26,5 +26,7 @@ int run_command(Invocation& invocation);
 int bench_command(Invocation& invocation);
 
 std::string version();  // "penstock 0.1.0"
+// The same, and a line about CUDA and NCCL where the program was built with them.
+std::string version_text();
 
 }  // namespace penstock::app

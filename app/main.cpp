@@ -80,7 +80,7 @@ int run_program(int argc, char** argv, std::optional<comm::World>& world) {
     return arguments.empty() ? 1 : 0;
   }
   if (arguments[0] == "--version") {
-    std::cout << app::version() << "\n";
+    std::cout << app::version_text() << "\n";
     return 0;
   }
   for (const Command& command : kCommands) {

@@ -37,21 +37,26 @@ void add_pipeline_options(OptionParser& parser) {
   layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
          "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
   layout("link", po::value<std::string>()->default_value("auto"),
-         "how activations travel: mpi between ranks, local between threads of one process, auto");
-  layout("device", po::value<std::string>()->default_value("auto"), "cpu, or auto");
+         "how activations travel: local between threads of one process, mpi between ranks (between "
+         "GPUs by way of host memory), nccl between GPUs, auto");
+  layout("device", po::value<std::string>()->default_value("auto"),
+         "cpu, cuda (a GPU for each rank), auto: GPUs where there are some");
   layout("threads", po::value<std::int64_t>()->default_value(0, "auto"),
          "threads of each stage (auto: the cores this rank may use)");
   auto numbers = parser.group("Numbers and memory");
   numbers("dtype", po::value<std::string>()->default_value("auto"),
-          "of weights and activations: f32, bf16 (auto: bf16 for a bf16 checkpoint, else f32)");
+          "of weights and activations: f32, bf16, on GPUs f16 (auto: the checkpoint's, where the "
+          "device "
+          "has it, else f32)");
   numbers("kv-dtype", po::value<std::string>()->default_value("auto"),
-          "of the KV cache: f32, bf16 (auto: as --dtype)");
-  numbers("kv-memory", po::value<std::string>()->default_value("auto")->value_name("SIZE"),
-          "KV cache of each rank, for example 4G (auto: up to half of the free memory)");
+          "of the KV cache: f32, bf16, on GPUs f16 (auto: as --dtype)");
+  numbers(
+      "kv-memory", po::value<std::string>()->default_value("auto")->value_name("SIZE"),
+      "KV cache of each rank, for example 4G (auto: up to half of the free memory, on GPUs all)");
   numbers("max-context", po::value<std::int64_t>()->default_value(0, "the model's"),
           "tokens of a prompt and its answer together");
-  numbers("max-step-tokens", po::value<std::int64_t>()->default_value(512),
-          "tokens computed in one step");
+  numbers("max-step-tokens", po::value<std::int64_t>()->default_value(0, "auto"),
+          "tokens computed in one step (auto: 512, on GPUs 2048)");
   numbers("slots", po::value<std::int64_t>()->default_value(0, "auto"),
           "micro-batches in flight (auto: 1 for one stage, else stages + 1)");
 }
@@ -64,19 +69,28 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     choice.link = jobs::LinkKind::mpi;
   } else if (link == "local") {
     choice.link = jobs::LinkKind::local;
+  } else if (link == "nccl") {
+    choice.link = jobs::LinkKind::nccl;
   } else if (link != "auto") {
-    throw jobs::UsageError(fmt::format("--link '{}' is not known: auto, local, mpi", link));
+    throw jobs::UsageError(fmt::format("--link '{}' is not known: auto, local, mpi, nccl", link));
   }
   const auto device = values["device"].as<std::string>();
-  if (device != "auto" && device != "cpu") {
-    throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu", device));
+  if (device == "cpu") {
+    choice.device = jobs::DeviceKind::cpu;
+  } else if (device == "cuda") {
+    choice.device = jobs::DeviceKind::cuda;
+  } else if (device != "auto") {
+    throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu, cuda", device));
   }
   choice.stages = static_cast<int>(count(values, "stages", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
   choice.slots = count(values, "slots", 0, kMostSlots);
-  choice.max_step_tokens = count(values, "max-step-tokens", 1, kMostStepTokens);
+  // "auto" is no value of its own, so that 0 can be refused.
+  choice.max_step_tokens = values["max-step-tokens"].defaulted()
+                               ? 0
+                               : count(values, "max-step-tokens", 1, kMostStepTokens);
   choice.max_context = count(values, "max-context", 0);
   const auto memory = values["kv-memory"].as<std::string>();
   if (memory != "auto") choice.kv_memory = parse_bytes("--kv-memory", memory);
@@ -91,7 +105,9 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
   std::string text;
   try {
     read();
-    jobs::choose_layout(world, choice.link, choice.stages);  // ranks must agree that there is one
+    // Ranks must agree that there is one.
+    const jobs::Layout layout = jobs::choose_layout(world, choice.link, choice.stages);
+    jobs::check_device(choice.device, choice.link, layout);
   } catch (const std::exception& e) {
     ok = false;
     text = e.what();

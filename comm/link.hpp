@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <vector>
@@ -15,20 +16,42 @@ namespace penstock::comm {
 // to the link from the call until done() of its ticket. Messages may be larger than 2 GiB.
 using Ticket = std::uint64_t;
 
-class LinkSender {
+// What both ends have in common.
+//
+// Device links move GPU memory and order themselves against the work of one compute stream; host
+// links move host memory and ignore the stream. A caller written for device links is right with
+// both.
+class LinkEnd {
  public:
-  virtual ~LinkSender() = default;
-  virtual Ticket send(std::span<const std::byte> bytes) = 0;
+  virtual ~LinkEnd() = default;
   virtual bool done(Ticket ticket) = 0;
   virtual void progress() = 0;
+
+  // The stream (a cudaStream_t; null is CUDA's default stream) that computes what is sent and uses
+  // what is received. A send starts after everything that was on it when send() was called. A
+  // receive does not wait for it: its buffer must not be in use by work that is still to be done,
+  // else no receive would overlap with computing. While the stream is captured into a graph, no
+  // call of a link may be made: CUDA forbids what they ask.
+  virtual void set_compute_stream(void* /*stream*/) {}
+
+  // Makes what is put on the compute stream from now on wait for this transfer: work that uses what
+  // was received, or that overwrites what was sent. False: not possible yet; ask again. Never
+  // blocks. Host links: true when it is done.
+  virtual bool order_compute_after(Ticket ticket) { return done(ticket); }
+
+  // Gives up all that is under way and all that comes, so that memory can be freed without waiting
+  // for the peer. Takes a bounded time. Host links have nothing on a device to give up.
+  virtual void abort() noexcept {}
 };
 
-class LinkReceiver {
+class LinkSender : public LinkEnd {
  public:
-  virtual ~LinkReceiver() = default;
+  virtual Ticket send(std::span<const std::byte> bytes) = 0;
+};
+
+class LinkReceiver : public LinkEnd {
+ public:
   virtual Ticket receive(std::span<std::byte> bytes) = 0;
-  virtual bool done(Ticket ticket) = 0;
-  virtual void progress() = 0;
 };
 
 // What one stage has of the transport: the control channel and the edges to its neighbours
@@ -37,6 +60,26 @@ struct Endpoint {
   std::unique_ptr<Control> control;
   std::unique_ptr<LinkReceiver> previous;
   std::unique_ptr<LinkSender> next;
+};
+
+// Aborts the links of an endpoint when an exception ends its scope. Belongs behind whatever owns
+// GPU memory: freeing that waits for all kernels of the GPU, also for a receive whose peer will
+// never send.
+class AbortOnException {
+ public:
+  explicit AbortOnException(Endpoint& endpoint)
+      : endpoint_(endpoint), exceptions_(std::uncaught_exceptions()) {}
+  ~AbortOnException() {
+    if (std::uncaught_exceptions() == exceptions_) return;
+    if (endpoint_.next) endpoint_.next->abort();
+    if (endpoint_.previous) endpoint_.previous->abort();
+  }
+  AbortOnException(const AbortOnException&) = delete;
+  AbortOnException& operator=(const AbortOnException&) = delete;
+
+ private:
+  Endpoint& endpoint_;
+  int exceptions_;
 };
 
 }  // namespace penstock::comm

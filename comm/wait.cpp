@@ -18,6 +18,8 @@ constexpr unsigned kYieldRounds = 20;
 constexpr unsigned kRelaxesPerRound = 8;
 constexpr std::chrono::microseconds kFirstSleep{20};
 constexpr std::chrono::microseconds kLongestSleep{200};
+// Behind it a sleep's length no longer counts.
+constexpr std::chrono::seconds kPromptTime{1};
 
 void relax_cpu() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -29,11 +31,12 @@ void relax_cpu() {
 
 }  // namespace
 
-Wait::Wait(std::function<std::string()> name, std::chrono::milliseconds timeout)
-    : name_(std::move(name)), timeout_(timeout), start_(Clock::now()) {}
+Wait::Wait(std::function<std::string()> name, std::chrono::milliseconds timeout, Pace pace)
+    : name_(std::move(name)), timeout_(timeout), pace_(pace), start_(Clock::now()) {}
 
 void Wait::pause() {
-  if (Clock::now() - start_ >= timeout_) {
+  const Clock::duration waited = Clock::now() - start_;
+  if (waited >= timeout_) {
     const double seconds = std::chrono::duration<double>(timeout_).count();
     throw CommError(fmt::format("no {} for {} s", name_(), seconds));
   }
@@ -41,6 +44,8 @@ void Wait::pause() {
     for (unsigned i = 0; i < kRelaxesPerRound; ++i) relax_cpu();
   } else if (rounds_ < kSpinRounds + kYieldRounds) {
     std::this_thread::yield();
+    // The counter stays where it is.
+    if (pace_ == Pace::prompt && waited < kPromptTime) return;
   } else {
     const unsigned sleeps = rounds_ - kSpinRounds - kYieldRounds;
     std::this_thread::sleep_for(std::min(kLongestSleep, kFirstSleep * (sleeps + 1)));

@@ -15,8 +15,13 @@ using Clock = std::chrono::steady_clock;
 //   while (!done()) wait.pause();
 class Wait {
  public:
+  // `prompt`: only yields in the first second, for a rank with a core of its own that waits for a
+  // GPU, whose steps take milliseconds.
+  enum class Pace { patient, prompt };
+
   // `name` is only called when the deadline has passed.
-  Wait(std::function<std::string()> name, std::chrono::milliseconds timeout);
+  Wait(std::function<std::string()> name, std::chrono::milliseconds timeout,
+       Pace pace = Pace::patient);
   // Throws CommError "no NAME for 60 s" when the deadline has passed.
   void pause();
   // The peer made progress: the deadline starts again.
@@ -25,6 +30,7 @@ class Wait {
  private:
   std::function<std::string()> name_;
   std::chrono::milliseconds timeout_;
+  Pace pace_;
   Clock::time_point start_;
   unsigned rounds_ = 0;
 };

@@ -102,6 +102,11 @@ class CheckpointReader {
   // a mismatch is a FileError that names tensor and block. Large reads use `threads` threads.
   void read(const TensorInfo& tensor, std::span<std::byte> out, int threads = 1) const;
 
+  // Reads out.size() bytes of a tensor from `first_byte` on, whole checksum blocks: first_byte is a
+  // multiple of kChecksumBlockBytes, and so is the end unless it is the tensor's. As read() else.
+  void read_range(const TensorInfo& tensor, std::uint64_t first_byte, std::span<std::byte> out,
+                  int threads = 1) const;
+
   // Recomputes every checksum with bounded memory. Returns one line for each broken block.
   // `progress` is called with bytes done so far.
   std::vector<std::string> verify(

@@ -136,16 +136,34 @@ const TensorInfo* CheckpointReader::find(std::string_view name) const {
 }
 
 void CheckpointReader::read(const TensorInfo& tensor, std::span<std::byte> out, int threads) const {
-  const std::size_t index = state_->index_of(tensor);
-  const TensorInfo& stored = state_->structure.tensors[index];
+  const TensorInfo& stored = state_->structure.tensors[state_->index_of(tensor)];
   if (out.size() != stored.size_bytes) {
     throw std::logic_error(fmt::format("CheckpointReader::read: {} bytes for tensor {} of {}",
                                        out.size(), stored.name, stored.size_bytes));
   }
-  for_each_parallel(count_blocks(stored.size_bytes), threads, [&](std::uint64_t block) {
+  read_range(tensor, 0, out, threads);
+}
+
+void CheckpointReader::read_range(const TensorInfo& tensor, std::uint64_t first_byte,
+                                  std::span<std::byte> out, int threads) const {
+  const std::size_t index = state_->index_of(tensor);
+  const TensorInfo& stored = state_->structure.tensors[index];
+  const bool inside =
+      first_byte <= stored.size_bytes && out.size() <= stored.size_bytes - first_byte;
+  const bool to_the_end = inside && out.size() == stored.size_bytes - first_byte;
+  if (!inside || first_byte % kChecksumBlockBytes != 0 ||
+      (out.size() % kChecksumBlockBytes != 0 && !to_the_end)) {
+    throw std::logic_error(
+        fmt::format("CheckpointReader::read_range: {} bytes from {} on are no whole blocks of "
+                    "tensor {} of {}",
+                    out.size(), first_byte, stored.name, stored.size_bytes));
+  }
+  const std::uint64_t first_block = first_byte / kChecksumBlockBytes;
+  for_each_parallel(count_blocks(out.size()), threads, [&](std::uint64_t i) {
+    const std::uint64_t block = first_block + i;
     if (!state_->read_block(
             index, block,
-            out.subspan(block * kChecksumBlockBytes, state_->block_bytes(stored, block)))) {
+            out.subspan(i * kChecksumBlockBytes, state_->block_bytes(stored, block)))) {
       throw FileError(stored.file, state_->describe_mismatch(index, block));
     }
   });

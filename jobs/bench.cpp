@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jobs/bench_workload.hpp"
+#include "jobs/gpu_limits.hpp"
 #include "jobs/terminal.hpp"
 #include "model/stage_plan.hpp"
 
@@ -82,11 +83,16 @@ std::vector<StageLedger> steady_ledger(const PipelineTotals& totals, const Stage
   return ledger;
 }
 
-// All ranks measure at the same time, since ranks of one node share its memory.
+// All ranks measure at the same time, since ranks of one node share its memory, or a GPU.
 model::MachineLimits measure_all(comm::Endpoint& endpoint, const StageSetup& setup) {
   const int member = endpoint.control->member();
   const int threads = setup.reports[static_cast<std::size_t>(member)].threads;
-  const auto mine = model::measure_machine(model::Cpu{threads}, setup.dtype);
+  model::MachineLimits mine;
+  agree_on(endpoint, "measuring the machine", [&] {
+    mine = setup.device.kind == DeviceKind::cuda
+               ? measure_gpu(setup.device.gpu.index, setup.dtype)
+               : model::measure_machine(model::Cpu{threads}, setup.dtype);
+  });
   const json text = {{"flops", mine.flops_per_second}, {"bytes", mine.bytes_per_second}};
   model::MachineLimits sum;
   for (const std::string& theirs :
@@ -109,6 +115,20 @@ json to_json(const BenchRow& row) {
           {"decode_ledger", stages}};
 }
 
+std::string format_device(const StageSetup& setup) {
+  std::string text =
+      fmt::format("device: {}, link {}\n", setup.stage->numeric_class(), setup.links.name);
+  if (!setup.device.note.empty()) text += setup.device.note + "\n";
+  for (const StageReport& stage : setup.reports) {
+    if (!stage.gpu.empty()) {
+      text += fmt::format("rank {}: {}, {}\n", stage.rank, stage.gpu, stage.gpu_uuid);
+    }
+  }
+  for (const std::string& edge : setup.links.edges) text += edge + "\n";
+  for (const std::string& warning : setup.warnings) text += "warning: " + warning + "\n";
+  return text;
+}
+
 void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
                    const StageSetup& setup, const BenchOptions& options) {
   std::string text;
@@ -121,6 +141,8 @@ void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits
         {"threads", setup.reports[0].threads},
         {"dtype", io::to_string(setup.dtype)},
         {"numeric_class", setup.stage->numeric_class()},
+        {"link", setup.links.name},
+        {"edges", setup.links.edges},
         {"prompt_tokens", options.prompt_tokens},
         {"generated_tokens", options.generated_tokens},
         {"machine",
@@ -129,7 +151,7 @@ void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits
     for (const BenchRow& row : rows) all["rows"].push_back(to_json(row));
     text = all.dump(2) + "\n";
   } else {
-    text = format_bench(rows, machine, options);
+    text = format_device(setup) + format_bench(rows, machine, options);
   }
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
@@ -184,7 +206,9 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
 int run_bench(const comm::World& world, const BenchOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
   return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
-    StageSetup setup = set_up_stage(endpoint, world, layout, options.pipeline);
+    const StageDevice device =
+        take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
+    StageSetup setup = set_up_stage(endpoint, world, layout, device, options.pipeline);
     agree_on_equal(endpoint, {{"--batch", options.batches},
                               {"--prompt", options.prompt_tokens},
                               {"--generate", options.generated_tokens}});

@@ -98,7 +98,12 @@ class Driver {
       const std::vector<std::byte> message = plan_message(plan);
       for (int stage = 1; stage < stages(); ++stage) endpoint_.control->send(stage, message);
     }
-    context_.compute(plan, {});
+    context_.start(plan, {});
+    if (!stage_.ready()) {  // a GPU works, so reading costs it nothing
+      const LedgerScope scope(context_.ledger(), Share::compute, steady_now);
+      refill();
+    }
+    context_.finish(plan);
     if (stages() == 1) {
       const auto ids = stage_.sampled();
       results_.emplace(plan.step, std::vector<std::int32_t>(ids.begin(), ids.end()));
@@ -222,7 +227,9 @@ PipelineTotals run_driver(comm::Endpoint& endpoint, model::Stage& stage,
                           const PipelineOptions& options, const model::StepCost& cost,
                           Workload& workload) {
   stage.begin_run();
-  return Driver(endpoint, stage, options, cost, workload).run();
+  Driver driver(endpoint, stage, options, cost, workload);
+  const comm::AbortOnException abort(endpoint);  // before the driver's buffers are freed
+  return driver.run();
 }
 
 }  // namespace penstock::jobs

@@ -53,6 +53,8 @@ std::string_view to_string(LinkKind kind) {
       return "local";
     case LinkKind::mpi:
       return "mpi";
+    case LinkKind::nccl:
+      return "nccl";
   }
   return "auto";
 }

@@ -9,12 +9,12 @@
 
 namespace penstock::jobs {
 
-enum class LinkKind { automatic, local, mpi };
+enum class LinkKind { automatic, local, mpi, nccl };
 std::string_view to_string(LinkKind kind);
 
-// What `kind` and `stages` (0: not said) mean in this world: mpi with one stage a rank, or local
-// threads in a world of one. Throws UsageError when they do not fit the number of ranks, or when
-// the launcher started every rank as a world of its own.
+// What `kind` and `stages` (0: not said) mean in this world: mpi (or nccl, where that is asked for)
+// with one stage a rank, or local threads in a world of one. Throws UsageError when they do not fit
+// the number of ranks, or when the launcher started every rank as a world of its own.
 struct Layout {
   LinkKind link = LinkKind::local;
   int stages = 1;
@@ -30,10 +30,10 @@ class UsageError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Runs `body` with the endpoint of each stage of this process: on the calling thread for mpi, on
-// a thread a stage for local (stage 0 on the calling one). Returns, on every rank, what stage 0's
-// body returned, after all bodies have ended. Collective for mpi. An exception that ends one
-// thread ends the waits of the others; the first cause is rethrown.
+// Runs `body` with the endpoint of each stage of this process, whose links move host memory: on the
+// calling thread for ranks, on a thread a stage for local (stage 0 on the calling one). Returns, on
+// every rank, what stage 0's body returned, after all bodies have ended. Collective for ranks. An
+// exception that ends one thread ends the waits of the others; the first cause is rethrown.
 int run_stages(const comm::World& world, const Layout& layout,
                const std::function<int(comm::Endpoint&)>& body);
 

@@ -90,6 +90,31 @@ std::string per_second(std::uint64_t count, double seconds) {
   return seconds > 0 ? fmt::format(" ({:.1f}/s)", static_cast<double>(count) / seconds) : "";
 }
 
+// Until weights are where the device computes with them.
+std::string load_rate(const StageReport& stage) {
+  if (!(stage.load_seconds > 0)) return "";
+  const double rate = static_cast<double>(stage.bytes_read) / stage.load_seconds;
+  return fmt::format(", loaded in {}, {}/s", format_duration(stage.load_seconds),
+                     format_bytes(static_cast<std::uint64_t>(rate)));
+}
+
+// A table of its own: with UUIDs in it the layout would not fit into 80 columns.
+std::string format_gpus(const std::vector<StageReport>& stages, int width) {
+  Table table;
+  table.add_column("rank");
+  table.add_column("GPU", true);
+  table.add_column("memory");
+  table.add_column("UUID", true);
+  bool any = false;
+  for (const StageReport& stage : stages) {
+    if (stage.gpu.empty()) continue;
+    any = true;
+    table.add_row({std::to_string(stage.rank), stage.gpu, format_bytes(stage.gpu_memory_bytes),
+                   stage.gpu_uuid});
+  }
+  return any ? table.text(width) : "";
+}
+
 }  // namespace
 
 std::string format_bytes(std::uint64_t bytes) {
@@ -156,15 +181,15 @@ std::string format_header(const RunHeader& header, int width) {
                    format_bytes(stage.weight_bytes), format_bytes(stage.kv_bytes),
                    format_bytes(stage.bytes_read)});
   }
-  return text + table.text(width);
+  return text + table.text(width) + format_gpus(header.stages, width);
 }
 
 std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes) {
   std::string text;
   for (const StageReport& stage : stages) {
-    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes\n",
+    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes{}\n",
                         stage.stage, stage.rank, stage.host, format_grouped(stage.bytes_read),
-                        format_grouped(checkpoint_bytes));
+                        format_grouped(checkpoint_bytes), load_rate(stage));
   }
   return text;
 }

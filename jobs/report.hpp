@@ -21,6 +21,10 @@ struct StageReport {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_bytes = 0;
   std::uint64_t bytes_read = 0;  // from the checkpoint
+  double load_seconds = 0;       // until its weights were in the device's memory
+  std::string gpu{};             // "NVIDIA H100 80GB HBM3"; empty on a CPU
+  std::string gpu_uuid{};
+  std::uint64_t gpu_memory_bytes = 0;
 };
 
 struct RunHeader {
@@ -48,7 +52,7 @@ struct RunHeader {
 // Lines of the layout table that do not fit into `width` columns lose their last columns.
 std::string format_header(const RunHeader& header, int width);
 
-// A line for each stage: the bytes that its rank read of the checkpoint, exactly.
+// A line for each stage: the bytes that its rank read of the checkpoint, exactly, and how fast.
 std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes);
 
 // One stage's time.

@@ -77,14 +77,14 @@ class DriverJob {
     journal_.emplace(folder_->file(kJournal));
   }
 
-  void begin(const StageSetup& setup, const Layout& layout) {
+  void begin(const StageSetup& setup) {
     folder_->begin();
     write_manifest(setup);
     folder_->write_state(JobState::running, counts());
     stages_ = setup.reports;
     if (!options_.quiet) {
       for (const std::string& warning : setup.warnings) print("warning: " + warning + "\n");
-      print(format_header(header(setup, layout), terminal_width()));
+      print(format_header(header(setup), terminal_width()));
       if (options_.verbose) print(format_reads(stages_, setup.checkpoint.size_bytes()));
     }
     started_ = steady_now();
@@ -216,7 +216,7 @@ class DriverJob {
                        io::to_string(setup.kv_dtype));
   }
 
-  RunHeader header(const StageSetup& setup, const Layout& layout) const {
+  RunHeader header(const StageSetup& setup) const {
     RunHeader h;
     h.version = options_.version;
     h.model = setup.checkpoint.header().source;
@@ -227,7 +227,7 @@ class DriverJob {
     h.checkpoint_bytes = setup.checkpoint.size_bytes();
     h.checkpoint_digest = setup.checkpoint.digest();
     h.device = setup.stage->numeric_class();
-    h.link = to_string(layout.link);
+    h.link = setup.links.name;
     h.input = options_.input;
     h.input_format = io::to_string(format_);
     h.records = dataset_->size();
@@ -237,6 +237,8 @@ class DriverJob {
     h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
     h.stages = setup.reports;
     h.more.emplace_back("sampling", describe(context_.defaults));
+    if (!setup.device.note.empty()) h.more.emplace_back("GPU", setup.device.note);
+    for (const std::string& edge : setup.links.edges) h.more.emplace_back("link", edge);
     return h;
   }
 
@@ -306,17 +308,19 @@ int run_generate(const comm::World& world, const RunOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
   return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
     const bool is_driver = endpoint.control->member() == 0;
+    const StageDevice device =
+        take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
     std::optional<DriverJob> job;
     agree_on(endpoint, "opening checkpoint, input and output", [&] {
       if (is_driver) job.emplace(options);
     });
     StageSetup setup =
         is_driver ? set_up_stage(
-                        endpoint, world, layout, options.pipeline, job->take_checkpoint(),
+                        endpoint, world, layout, device, options.pipeline, job->take_checkpoint(),
                         [&](std::uint64_t done, std::uint64_t total) { job->loading(done, total); })
-                  : set_up_stage(endpoint, world, layout, options.pipeline);
+                  : set_up_stage(endpoint, world, layout, device, options.pipeline);
     agree_on(endpoint, "beginning the job", [&] {
-      if (is_driver) job->begin(setup, layout);
+      if (is_driver) job->begin(setup);
     });
     if (!is_driver) {
       run_stage(endpoint, *setup.stage, setup.options);

@@ -18,7 +18,9 @@ class StageLoop {
       : endpoint_(endpoint),
         stage_(stage),
         context_(endpoint, stage, options, [this] { return pump(); }),
-        in_(options.slots) {}
+        in_(options.slots) {
+    for (auto& buffer : in_) buffer = make_step_buffer(stage, options);
+  }
 
   void run() {
     bool draining = false;
@@ -27,18 +29,23 @@ class StageLoop {
           draining ? Share::drain : Share::starved, [&] { return stopped_ || !steps_.empty(); },
           [&] { return fmt::format("step plan from {}", endpoint_.control->describe(0)); });
       if (steps_.empty()) break;
-      Step& step = steps_.front();
-      draining = step.plan.draining;
+      Step& next = steps_.front();
+      draining = next.plan.draining;
       context_.wait(
-          Share::wait_upstream, [&] { return endpoint_.previous->done(step.ticket); },
+          Share::wait_upstream,
+          [&] { return endpoint_.previous->order_compute_after(next.ticket); },
           [&] {
-            return fmt::format("activations of step {} (slot {}) from {}", step.plan.step,
-                               step.plan.slot,
+            return fmt::format("activations of step {} (slot {}) from {}", next.plan.step,
+                               next.plan.slot,
                                endpoint_.control->describe(endpoint_.control->member() - 1));
           });
-      context_.compute(step.plan, step.in);
-      report(step.plan);
+      context_.start(next.plan, next.in);
+      // When a GPU is done, its tokens may be with the driver, and the plan for the same slot here,
+      // before this thread notices: then as many steps are queued as there are slots.
+      const Step step = std::move(next);
       steps_.pop_front();
+      context_.finish(step.plan, step.ticket);
+      report(step.plan);
     }
     context_.flush();
     times_.totals = context_.ledger().totals(steady_now());
@@ -66,9 +73,7 @@ class StageLoop {
                                               endpoint_.control->describe(0), in_.size()));
           }
           Step step{parse_plan(message->bytes), {}, 0};
-          std::vector<std::byte>& buffer = in_[next_in_++ % in_.size()];
-          buffer.resize(step.plan.rows() * stage_.activation_row_bytes());
-          step.in = buffer;
+          step.in = step_bytes(*in_[next_in_++ % in_.size()], stage_, step.plan);
           step.ticket = endpoint_.previous->receive(step.in);
           steps_.push_back(std::move(step));
           break;
@@ -103,7 +108,7 @@ class StageLoop {
   comm::Endpoint& endpoint_;
   model::Stage& stage_;
   StageContext context_;
-  std::vector<std::vector<std::byte>> in_;
+  std::vector<std::unique_ptr<model::ActivationBuffer>> in_;  // one for each slot
   std::size_t next_in_ = 0;
   std::deque<Step> steps_;
   StageTimes times_;
@@ -115,7 +120,9 @@ class StageLoop {
 
 void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options) {
   stage.begin_run();
-  StageLoop(endpoint, stage, options).run();
+  StageLoop loop(endpoint, stage, options);
+  const comm::AbortOnException abort(endpoint);  // before the loop's buffers are freed
+  loop.run();
 }
 
 }  // namespace penstock::jobs

@@ -17,8 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-// Reading the weights of a stage may take this long on a busy file system.
-constexpr std::chrono::minutes kLoadTimeout{60};
 // Tokens of a sequence that the default cache has room for.
 constexpr std::uint64_t kUsualContext = 2048;
 
@@ -31,7 +29,11 @@ json to_json(const StageReport& report) {
           {"end", report.layer_end},
           {"weights", report.weight_bytes},
           {"kv", report.kv_bytes},
-          {"read", report.bytes_read}};
+          {"read", report.bytes_read},
+          {"load_seconds", report.load_seconds},
+          {"gpu", report.gpu},
+          {"gpu_uuid", report.gpu_uuid},
+          {"gpu_memory", report.gpu_memory_bytes}};
 }
 
 StageReport report_from(const json& j) {
@@ -45,14 +47,21 @@ StageReport report_from(const json& j) {
   report.weight_bytes = j.at("weights");
   report.kv_bytes = j.at("kv");
   report.bytes_read = j.at("read");
+  report.load_seconds = j.at("load_seconds");
+  report.gpu = j.at("gpu");
+  report.gpu_uuid = j.at("gpu_uuid");
+  report.gpu_memory_bytes = j.at("gpu_memory");
   return report;
 }
 
-io::DType compute_dtype(const PipelineChoice& choice, io::DType stored) {
-  // f16 has more precision than bf16, so what is not asked for is not thrown away.
-  const io::DType dtype =
-      choice.dtype.value_or(stored == io::DType::bf16 ? io::DType::bf16 : io::DType::f32);
-  if (dtype == io::DType::f16) throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
+// f16 has more precision than bf16, so on a CPU, which has no f16, it is not thrown away unasked.
+io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
+  const bool gpu = device == DeviceKind::cuda;
+  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
+  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
+  if (dtype == io::DType::f16 && !gpu) {
+    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
+  }
   return dtype;
 }
 
@@ -61,10 +70,32 @@ std::uint64_t memory_share(int node_ranks) {
   return model::available_memory_bytes() / static_cast<std::uint64_t>(node_ranks);
 }
 
+// What a stage may take for weights and activations; 0: all that its device has.
+std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
+  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
+  if (device.sharers == 1) return 0;
+  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
+}
+
+// What a stage may take of its GPU for the KV cache. What kv_memory_bytes() leaves free for
+// activations is one stage's, so those that share a GPU leave it once more each.
+std::uint64_t gpu_share(const StageSetup& setup) {
+  const std::uint64_t free = setup.stage->kv_memory_bytes();
+  if (setup.device.sharers == 1) return free;
+  const std::uint64_t share = free / static_cast<std::uint64_t>(setup.device.sharers);
+  const std::uint64_t activations = 2 * std::uint64_t{setup.options.slots} *
+                                    setup.options.max_step_tokens *
+                                    setup.stage->activation_row_bytes();
+  return share - std::min(share, activations);
+}
+
 // KV blocks that this stage has memory for.
 std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& choice,
                                 int node_ranks) {
-  const std::uint64_t share = memory_share(node_ranks);
+  const bool gpu = setup.device.kind == DeviceKind::cuda;
+  const std::uint64_t share = gpu ? gpu_share(setup) : memory_share(node_ranks);
+  const int sharers = gpu ? setup.device.sharers : node_ranks;
+  const std::string_view place = gpu ? "GPU" : "node";
   const std::uint64_t block_bytes = setup.stage->kv_block_bytes();
   if (choice.kv_memory > 0) {
     const std::uint64_t blocks = choice.kv_memory / block_bytes;
@@ -74,21 +105,34 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
     }
     if (blocks * block_bytes > share) {
       throw UsageError(
-          fmt::format("--kv-memory {} is more than the {} that each of the {} ranks on this node "
-                      "can still have: give less, or start fewer ranks on a node",
-                      format_bytes(choice.kv_memory), format_bytes(share), node_ranks));
+          fmt::format("--kv-memory {} is more than the {} that each of the {} ranks on this {} "
+                      "can still have: give less, or start fewer ranks on a {}",
+                      format_bytes(choice.kv_memory), format_bytes(share), sharers, place, place));
     }
     return blocks;
+  }
+  if (gpu && share < block_bytes) {
+    throw UsageError(fmt::format(
+        "{} has {} left for the KV cache beside weights and activations, less than a "
+        "block of {}: use more GPUs, or less --max-step-tokens",
+        comm::device::describe(setup.device.gpu), format_bytes(share), format_bytes(block_bytes)));
   }
   const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
   const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
       std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
-  return std::clamp<std::uint64_t>(share / 2 / block_bytes, 1, useful);
+  // A GPU has nothing else to do; a node's memory also holds files and other programs.
+  return std::clamp<std::uint64_t>((gpu ? share : share / 2) / block_bytes, 1, useful);
 }
 
-// A model for the balance of steps, where only ratios count; measured limits belong to bench.
+// Models for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
+constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
+
+// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
+// all weights as well.
+constexpr std::uint32_t kCpuStepTokens = 512;
+constexpr std::uint32_t kGpuStepTokens = 2048;
 
 }  // namespace
 
@@ -97,41 +141,12 @@ std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoi
   return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
 }
 
-void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::function<void()>& body) {
-  bool ok = true;
-  std::string text;
-  try {
-    body();
-  } catch (const std::exception& e) {
-    ok = false;
-    text = endpoint.control->size() == 1
-               ? std::string(e.what())
-               : fmt::format("{} (stage {}, {})", e.what(), endpoint.control->member(),
-                             endpoint.control->describe(endpoint.control->member()));
-  }
-  endpoint.control->agree(ok, text, what, kLoadTimeout);
-}
-
-// Option files and copies of the checkpoint may differ from host to host.
-void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
-  std::vector<json> all;
-  for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "comparing the options", kLoadTimeout)) {
-    all.push_back(json::parse(text));
-  }
-  agree_on(endpoint, "comparing the options", [&] {
-    for (const auto& [name, value] : mine.items()) {
-      if (value == all[0].at(name)) continue;
-      throw UsageError(fmt::format("{} is {} here, but {} on stage 0: give all ranks the same",
-                                   name, value.dump(), all[0].at(name).dump()));
-    }
-  });
-}
-
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const PipelineChoice& choice, std::optional<io::CheckpointReader> opened,
+                        const StageDevice& device, const PipelineChoice& choice,
+                        std::optional<io::CheckpointReader> opened,
                         const model::LoadProgress& loading) {
   const Ledger::Time begin = steady_now();
+  const bool gpu = device.kind == DeviceKind::cuda;
   const int member = endpoint.control->member();
   comm::CpuPlacement placement = comm::cpu_placement();
   int node_ranks = world.node_size();
@@ -157,10 +172,10 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
       throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
     }
     config = model::from_attributes(checkpoint->header().config);
-    stage_options.memory_bytes = memory_share(node_ranks);
-    stage_options.dtype = compute_dtype(choice, checkpoint->header().dtype);
+    stage_options.memory_bytes = load_memory(device, node_ranks);
+    stage_options.dtype = compute_dtype(choice, device.kind, checkpoint->header().dtype);
     stage_options.kv_dtype = choice.kv_dtype.value_or(stage_options.dtype);
-    if (stage_options.kv_dtype == io::DType::f16) {
+    if (stage_options.kv_dtype == io::DType::f16 && !gpu) {
       throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
     }
     ranges = model::cut_stages(config, layout.stages, stage_options.dtype);
@@ -168,7 +183,9 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     options.slots = choice.slots > 0     ? choice.slots
                     : layout.stages == 1 ? 1
                                          : static_cast<std::uint32_t>(layout.stages) + 1;
-    options.max_step_tokens = choice.max_step_tokens;
+    options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
+                              : gpu                      ? kGpuStepTokens
+                                                         : kCpuStepTokens;
     options.max_sequences = std::min(options.max_sequences, options.max_step_tokens);
   });
 
@@ -190,17 +207,33 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   stage_options.threads = report.threads;
   stage_options.max_rows = options.max_step_tokens;
   stage_options.max_samples = options.max_sequences;
+  stage_options.gpu = device.gpu.index;
+  stage_options.slots = options.slots;
+  stage_options.max_context = context_limit;
+
+  // Before the weights: a network that does not work is known in seconds, and what the links take
+  // of a GPU's memory is gone when the KV cache is sized.
+  const std::size_t message_bytes = options.max_step_tokens *
+                                    static_cast<std::size_t>(config.hidden_size) *
+                                    io::size_of(stage_options.dtype);
+  LinkReport links = connect_links(endpoint, device, options.slots, message_bytes);
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
-    stage = model::make_cpu_stage(*checkpoint, config, range, stage_options, loading);
+    const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
+    stage = make(*checkpoint, config, range, stage_options, loading);
   });
+  report.gpu = gpu ? device.gpu.name : "";
+  report.gpu_uuid = gpu ? device.gpu.uuid : "";
+  report.gpu_memory_bytes = gpu ? device.gpu.memory_bytes : 0;
+  report.load_seconds = stage->load_report().seconds;
   report.weight_bytes = stage->weight_bytes();
   report.bytes_read = checkpoint->bytes_read();
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
   const auto cost_of_stage = [&](const model::StageRange& r) {
-    return model::StepCost(config, r, stage_options.dtype, stage_options.kv_dtype, kTypicalCore);
+    return model::StepCost(config, r, stage_options.dtype, stage_options.kv_dtype,
+                           gpu ? kTypicalGpu : kTypicalCore);
   };
   const auto slowest = std::max_element(
       ranges.begin(), ranges.end(), [&](const model::StageRange& a, const model::StageRange& b) {
@@ -215,9 +248,12 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    std::move(stage),
                    options,
                    cost_of_stage(*slowest),
+                   device,
+                   std::move(links),
                    {},
                    {},
                    0};
+  setup.warnings = setup.links.warnings;
 
   json mine;
   agree_on(endpoint, "sizing the KV cache", [&] {
@@ -228,7 +264,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", kLoadTimeout)) {
+       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", kAgreementTimeout)) {
     const json theirs = json::parse(text);
     blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
     classes.push_back(theirs.at("numeric_class"));
@@ -244,16 +280,16 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
       if (classes[i] != classes[0]) {
         throw UsageError(fmt::format(
             "stages compute in different numeric classes ('{}' on stage 0, '{}' on stage {}), so "
-            "answers would depend on the layout: use nodes of one kind, or set "
-            "ONEDNN_MAX_CPU_ISA to what all of them have",
-            classes[0], classes[i], i));
+            "answers would depend on the layout: use nodes of one kind{}",
+            classes[0], classes[i], i,
+            gpu ? "" : ", or set ONEDNN_MAX_CPU_ISA to what all of them have"));
       }
     }
     setup.stage->allocate_kv(setup.options.kv_blocks);
   });
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.control->all_gather(to_json(report).dump(), "the layout", kLoadTimeout)) {
+       endpoint.control->all_gather(to_json(report).dump(), "the layout", kAgreementTimeout)) {
     setup.reports.push_back(report_from(json::parse(text)));
   }
   setup.load_seconds = std::chrono::duration<double>(steady_now() - begin).count();

@@ -10,6 +10,8 @@
 
 #include "comm/link.hpp"
 #include "io/checkpoint.hpp"
+#include "jobs/agreement.hpp"
+#include "jobs/devices.hpp"
 #include "jobs/launch.hpp"
 #include "jobs/pipeline.hpp"
 #include "jobs/report.hpp"
@@ -22,12 +24,13 @@ namespace penstock::jobs {
 struct PipelineChoice {
   std::string checkpoint;
   LinkKind link = LinkKind::automatic;
+  DeviceKind device = DeviceKind::automatic;
   int stages = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
   std::optional<io::DType> kv_dtype;
   std::uint32_t slots = 0;
-  std::uint32_t max_step_tokens = 512;
+  std::uint32_t max_step_tokens = 0;
   std::uint32_t max_context = 0;
   std::uint64_t kv_memory = 0;  // bytes a rank
 };
@@ -44,27 +47,22 @@ struct StageSetup {
   std::uint32_t context_limit = 0;
   std::unique_ptr<model::Stage> stage;
   PipelineOptions options;
-  model::StepCost cost;               // of the slowest stage
+  model::StepCost cost;  // of the slowest stage
+  StageDevice device;
+  LinkReport links;
   std::vector<StageReport> reports;   // of all stages
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
 };
 
-// Opens the checkpoint, cuts the stages, loads this one's weights, sizes and allocates the cache.
+// Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
+// allocates the cache. `device` is what take_device() gave.
 // Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
 // Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const PipelineChoice& choice,
+                        const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,
                         const model::LoadProgress& loading = {});
-
-// Throws comm::AgreeError on all members unless `mine` is the same on all; the keys are the names
-// that the user knows the values by.
-void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine);
-
-// Runs `body` and agrees on its outcome: an exception on any member ends in comm::AgreeError on
-// all, with that exception's text and who it was.
-void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::function<void()>& body);
 
 }  // namespace penstock::jobs

@@ -28,10 +28,16 @@ class WeightLoader {
   // Several vectors, one behind the other.
   std::vector<float> vectors(std::span<const std::string> names);
 
+  // One of the stage's tensors, as the checkpoint has it.
+  const io::TensorInfo& tensor(const std::string& name) const { return *tensors_.at(name); }
+  // Bytes of the stage's tensors in the checkpoint.
+  std::uint64_t bytes_total() const { return bytes_total_; }
+
   // What all of the stage's tensors take in the stage's dtypes, before they are packed.
   std::uint64_t resident_bytes() const { return resident_bytes_; }
   // The largest tensor as it is stored that has to be converted; 0 when none has.
   std::uint64_t largest_converted_bytes() const { return largest_converted_bytes_; }
+  std::uint64_t bytes_done() const { return bytes_done_; }
 
  private:
   void read(const io::TensorInfo& tensor, io::DType dtype, std::byte* to);

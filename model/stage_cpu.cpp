@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -40,6 +42,21 @@ StageOptions checked(StageOptions options) {
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
+class HostActivations : public ActivationBuffer {
+ public:
+  explicit HostActivations(std::size_t bytes)
+      : data_(static_cast<std::byte*>(::operator new(bytes, kAlignment))), bytes_(bytes) {}
+  std::span<std::byte> bytes() const override { return {data_.get(), bytes_}; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{256};
+  struct Free {
+    void operator()(std::byte* data) const { ::operator delete(data, kAlignment); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t bytes_;
+};
+
 class CpuStage : public Stage {
  public:
   CpuStage(const io::CheckpointReader& checkpoint, const ModelConfig& config,
@@ -50,10 +67,16 @@ class CpuStage : public Stage {
   std::uint64_t kv_block_bytes() const override {
     return layout_.block_bytes() * weights_.layers.size();
   }
+  LoadReport load_report() const override { return load_report_; }
+  std::uint64_t kv_memory_bytes() const override { return available_memory_bytes(); }
+  std::unique_ptr<ActivationBuffer> make_activations(std::size_t bytes) const override {
+    return std::make_unique<HostActivations>(bytes);
+  }
   void allocate_kv(std::uint32_t blocks) override;
   void begin_run() override { samplers_.clear(); }
   void forward(const StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
                const std::function<void()>& progress) override;
+  bool ready() override { return true; }
   std::span<const std::int32_t> sampled() const override { return sampled_; }
   std::span<const float> logits() const override {
     return {logits_.as<float>(), sampled_.size() * size(config_.vocab_size)};
@@ -92,6 +115,7 @@ class CpuStage : public Stage {
   std::vector<float> frequencies_;
   std::unique_ptr<LinearFactory> factory_;
   StageWeights weights_;
+  LoadReport load_report_;
   KvCache cache_;
   AttentionScratch attention_scratch_;
   StageSamplers samplers_;
@@ -134,7 +158,11 @@ CpuStage::CpuStage(const io::CheckpointReader& checkpoint, const ModelConfig& co
   WeightLoader loader(checkpoint, config, range, options_, progress);
   const std::vector<Room> rooms = this->rooms();
   check_memory(checkpoint.path(), loader, rooms);
+  prepare_products(*factory_, config, range, options_);
+  const auto begin = std::chrono::steady_clock::now();
   weights_ = load_stage_weights(loader, *factory_, config, range, options_);
+  load_report_ = {loader.bytes_done(),
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()};
 
   for (const Room& room : rooms) {
     *room.buffer = HostBuffer(room.bytes(), device_.threads, "activations");
@@ -332,12 +360,7 @@ void CpuStage::forward(const StepPlan& plan, std::span<const std::byte> in,
 std::unique_ptr<Stage> make_cpu_stage(const io::CheckpointReader& checkpoint,
                                       const ModelConfig& config, const StageRange& range,
                                       const StageOptions& options, const LoadProgress& progress) {
-  validate(config);
-  if (range.begin < 0 || range.begin >= range.end || range.end > config.num_layers ||
-      range.first != (range.begin == 0) || range.last != (range.end == config.num_layers)) {
-    throw ModelError(fmt::format("layers [{}, {}) of {} are no stage", range.begin, range.end,
-                                 config.num_layers));
-  }
+  check_stage_range(config, range);
   return std::make_unique<CpuStage>(checkpoint, config, range, options, progress);
 }
 

@@ -97,4 +97,12 @@ std::vector<StageRange> cut_stages(const ModelConfig& config, int stages, io::DT
   return ranges;
 }
 
+void check_stage_range(const ModelConfig& config, const StageRange& range) {
+  if (range.begin < 0 || range.begin >= range.end || range.end > config.num_layers ||
+      range.first != (range.begin == 0) || range.last != (range.end == config.num_layers)) {
+    throw ModelError(fmt::format("layers [{}, {}) of {} are no stage", range.begin, range.end,
+                                 config.num_layers));
+  }
+}
+
 }  // namespace penstock::model

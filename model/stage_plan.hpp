@@ -32,4 +32,8 @@ StageCost cost_of(const ModelConfig& config, const StageRange& range, io::DType 
 // embedding and head counted. Throws ModelError when there are fewer layers than stages.
 std::vector<StageRange> cut_stages(const ModelConfig& config, int stages, io::DType dtype);
 
+// Throws ModelError unless `range` are layers of the model, with `first` and `last` as they must
+// be.
+void check_stage_range(const ModelConfig& config, const StageRange& range);
+
 }  // namespace penstock::model

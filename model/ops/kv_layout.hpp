@@ -25,4 +25,18 @@ struct KvLayout {
   std::size_t block_bytes() const { return kv_heads * head_bytes(); }
 };
 
+// The same on a GPU: [blocks][kv_heads][key tile, value tile], both tiles [kKvBlockTokens]
+// [head_dim]: rows are copied to shared memory 16 bytes at a time, and the tensor cores' loads
+// transpose where they must.
+struct CudaKvLayout {
+  std::size_t kv_heads = 0;
+  std::size_t head_dim = 0;  // a multiple of 8
+  io::DType dtype = io::DType::bf16;
+
+  static constexpr std::size_t kTokens = kKvBlockTokens;
+  std::size_t tile_bytes() const { return kTokens * head_dim * io::size_of(dtype); }
+  std::size_t head_bytes() const { return 2 * tile_bytes(); }
+  std::size_t block_bytes() const { return kv_heads * head_bytes(); }
+};
+
 }  // namespace penstock::model

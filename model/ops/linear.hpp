@@ -14,7 +14,7 @@ namespace penstock::model {
 struct LinearShape {
   std::size_t in_features = 0;
   std::size_t out_features = 0;
-  io::DType dtype = io::DType::f32;      // of in and weight: f32 or bf16
+  io::DType dtype = io::DType::f32;      // of in and weight: f32 or bf16, on a GPU also f16
   io::DType out_dtype = io::DType::f32;  // f32, or dtype
   bool bias = false;
   std::size_t max_rows = 1;
@@ -53,5 +53,20 @@ class LinearFactory {
 };
 
 std::unique_ptr<LinearFactory> make_linear_factory(const Cpu& device);
+
+// On a GPU, in f32, bf16 or f16. A weight stays as it is, [out_features, in_features], and a bias
+// is kept in out_dtype, rounded. prepare() tries every number of rows that a call may have (a
+// second or so for large shapes) and needs memory for a weight and kMostProductRows (2,048) rows of
+// input and output; apply() only puts work on the factory's stream and can be captured into a
+// graph. Buffers are aligned to 256 bytes.
+class CudaLinearFactory : public LinearFactory {
+ public:
+  // As make(), which takes host memory or a GPU's; `weight` and `bias` are the GPU's, belong to the
+  // caller and stay. `bias` is in out_dtype.
+  virtual std::unique_ptr<Linear> make_view(const LinearShape& shape, const void* weight,
+                                            const void* bias) = 0;
+};
+
+std::unique_ptr<CudaLinearFactory> make_linear_factory(const Cuda& device);
 
 }  // namespace penstock::model

@@ -16,4 +16,8 @@ struct MachineLimits {
 // MB on all threads. Medians of many rounds.
 MachineLimits measure_machine(const Cpu& device, io::DType dtype);
 
+// A product of 8192 x 8192 x 8192 by cuBLASLt and a copy of 1 GiB within the GPU's memory, bytes
+// read and written counted, less where that is not free. Waits for the GPU.
+MachineLimits measure_machine(const Cuda& device, io::DType dtype);
+
 }  // namespace penstock::model

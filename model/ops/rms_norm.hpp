@@ -24,5 +24,7 @@ struct RmsNorm {
 };
 
 void rms_norm(const Cpu& device, const RmsNorm& args);
+// Also f16. Rows lie at multiples of 16 bytes where their length is one.
+void rms_norm(const Cuda& device, const RmsNorm& args);
 
 }  // namespace penstock::model

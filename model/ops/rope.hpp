@@ -19,6 +19,8 @@ std::vector<float> rope_frequencies(const ModelConfig& config);
 // [rows, 2, head_dim / 2], cosines before sines.
 void rope_table(const Cpu& device, std::span<const std::uint32_t> positions,
                 std::span<const float> frequencies, float* table);
+void rope_table(const Cuda& device, std::span<const std::uint32_t> positions,
+                std::span<const float> frequencies, float* table);
 
 // Rotates the first `heads` heads of every row in place, in f32, rounded once. Element i turns
 // with element i + head_dim / 2 ("rotate_half", the layout of Hugging Face checkpoints).
@@ -33,5 +35,6 @@ struct Rope {
 };
 
 void rope(const Cpu& device, const Rope& args);
+void rope(const Cuda& device, const Rope& args);  // also f16; see rope_and_kv_write
 
 }  // namespace penstock::model

@@ -12,5 +12,7 @@ namespace penstock::model {
 // Source: transformers, LlamaMLP.
 void swiglu(const Cpu& device, io::DType dtype, std::size_t rows, std::size_t width,
             const void* gate_up, void* out);
+void swiglu(const Cuda& device, io::DType dtype, std::size_t rows, std::size_t width,
+            const void* gate_up, void* out);
 
 }  // namespace penstock::model

@@ -13,11 +13,12 @@ namespace {
 
 using nlohmann::json;
 
-// "stage 1 (rank 1, host n): read 1,371,648 of the checkpoint's 2,875,392 bytes"
+// "stage 1 (rank 1, host n): read 1,371,648 of the checkpoint's 2,875,392 bytes, loaded in 0.1 s,
+// …"
 std::vector<std::uint64_t> printed_reads(const std::string& text, std::uint64_t file_bytes) {
   std::vector<std::uint64_t> reads;
   const std::regex line(
-      R"(stage (\d+) \(rank (\d+), host \S+\): read ([\d,]+) of the checkpoint's ([\d,]+) bytes)");
+      R"(stage (\d+) \(rank (\d+), host \S+\): read ([\d,]+) of the checkpoint's ([\d,]+) bytes, loaded in .*)");
   const auto number = [](std::string digits) {
     std::erase(digits, ',');
     return std::stoull(digits);

@@ -107,7 +107,10 @@ TEST(Options, HelpOfEachCommandNamesAllItsOptions) {
 TEST(Options, VersionAndUnknownCommand) {
   const Finished version = penstock({"--version"});
   EXPECT_EQ(version.code, 0);
-  EXPECT_THAT(version.out, testing::ContainsRegex("^penstock [0-9]+\\.[0-9]+\\.[0-9]+\n$"));
+  // The second line: only where the program was built with CUDA.
+  EXPECT_THAT(version.out,
+              testing::ContainsRegex("^penstock [0-9]+\\.[0-9]+\\.[0-9]+\n"
+                                     "(CUDA [0-9]+\\.[0-9], NCCL [0-9]+\\.[0-9]+\\.[0-9]+\n)?$"));
   const Finished unknown = penstock({"frobnicate"});
   EXPECT_EQ(unknown.code, 1);
   EXPECT_THAT(unknown.errors(), testing::ElementsAre(HasSubstr("'frobnicate'")));

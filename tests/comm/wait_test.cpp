@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include "comm/error.hpp"
 
@@ -59,6 +60,24 @@ TEST(Wait, DeadlineStartsAgainWithProgress) {
 TEST(Wait, TimeoutOfNothingFailsAtOnce) {
   Wait wait([] { return std::string("answer"); }, milliseconds(0));
   EXPECT_THROW(wait.pause(), CommError);
+}
+
+// A thread that sleeps gives up its core of its own accord; one that yields stays runnable.
+long sleeps_in_200_rounds(Wait::Pace pace) {
+  const auto given_up = [] {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+  };
+  Wait wait([] { return std::string("the GPU"); }, std::chrono::minutes(1), pace);
+  const long before = given_up();
+  for (int i = 0; i < 200; ++i) wait.pause();
+  return given_up() - before;
+}
+
+TEST(Wait, OnlyPatientOnesSleepAtFirst) {
+  EXPECT_GE(sleeps_in_200_rounds(Wait::Pace::patient), 150);
+  EXPECT_LE(sleeps_in_200_rounds(Wait::Pace::prompt), 20);
 }
 
 }  // namespace

@@ -277,6 +277,47 @@ TEST_F(CheckpointTest, ADamagedByteIsNamedByReadAndVerify) {
   reader.read(*reader.find("/a"), out);  // others are as good as before
 }
 
+TEST_F(CheckpointTest, RangesAreWholeBlocksAndChecked) {
+  const std::vector<TensorSpec> tensors{{"/a", DType::f32, {64}},
+                                        {"/b", DType::f32, {2304, 1024}}};  // 9 MiB: 3 blocks
+  write_checkpoint(path("a.h5"), small_header(), tensors);
+  const std::vector<std::byte> content = content_of(1, bytes_of(tensors[1]));
+  const auto part = [&](std::uint64_t first, std::uint64_t size) {
+    return std::vector<std::byte>(content.begin() + static_cast<std::ptrdiff_t>(first),
+                                  content.begin() + static_cast<std::ptrdiff_t>(first + size));
+  };
+  constexpr std::uint64_t kBlock = kChecksumBlockBytes;
+  {
+    const CheckpointReader reader(path("a.h5"));
+    const TensorInfo& b = *reader.find("/b");
+    std::vector<std::byte> out;
+    for (const auto& [first, size] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{
+             {0, kBlock}, {kBlock, kBlock}, {kBlock, 5u << 20}, {2 * kBlock, 1u << 20}}) {
+      for (const int threads : {1, 3}) {
+        out.assign(size, std::byte{});
+        reader.read_range(b, first, out, threads);
+        EXPECT_EQ(out, part(first, size)) << first << " " << size;
+      }
+    }
+    for (const auto& [first, size] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{
+             {4096, kBlock}, {0, 4096}, {2 * kBlock, 2u << 20}, {3 * kBlock, 0}}) {
+      out.assign(size, std::byte{});
+      EXPECT_THROW(reader.read_range(b, first, out), std::logic_error) << first << " " << size;
+    }
+  }
+  std::string bytes = read_file(path("a.h5"));
+  {
+    const CheckpointReader reader(path("a.h5"));
+    bytes[reader.find("/b")->offset + kBlock + 1] ^= 1;
+  }
+  write_file(path("a.h5"), bytes);
+  const CheckpointReader reader(path("a.h5"));
+  std::vector<std::byte> out(kBlock);
+  reader.read_range(*reader.find("/b"), 0, out);  // another block is as good as before
+  EXPECT_THAT(error_of([&] { reader.read_range(*reader.find("/b"), kBlock, out); }),
+              HasSubstr("tensor /b, block 1 of 3"));
+}
+
 TEST_F(CheckpointTest, VerifyNamesEveryDamagedBlock) {
   write_checkpoint(path("a.h5"), small_header(), small_tensors());
   std::string bytes = read_file(path("a.h5"));

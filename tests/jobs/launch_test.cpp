@@ -39,6 +39,7 @@ TEST(ChooseLayout, FitsTheWorld) {
   constexpr LinkKind kAuto = LinkKind::automatic;
   constexpr LinkKind kLocal = LinkKind::local;
   constexpr LinkKind kMpi = LinkKind::mpi;
+  constexpr LinkKind kNccl = LinkKind::nccl;
   for (const Choice& c : {
            Choice{1, 0, kAuto, 0, kLocal, 1},  // started without a launcher
            Choice{1, 1, kAuto, 0, kLocal, 1},  // mpirun -n 1
@@ -47,6 +48,7 @@ TEST(ChooseLayout, FitsTheWorld) {
            Choice{1, 0, kMpi, 0, kMpi, 1}, Choice{1, 1, kMpi, 1, kMpi, 1},
            Choice{4, 4, kAuto, 0, kMpi, 4}, Choice{4, 4, kAuto, 4, kMpi, 4},
            Choice{4, 4, kMpi, 0, kMpi, 4}, Choice{4, 4, kMpi, 4, kMpi, 4},
+           Choice{4, 4, kNccl, 0, kNccl, 4}, Choice{1, 0, kNccl, 0, kNccl, 1},
            Choice{4, 0, kAuto, 0, kMpi, 4},  // a launcher that says nothing
            Choice{2, 8, kAuto, 0, kMpi, 2},  // a part of a larger allocation
        }) {

@@ -80,6 +80,32 @@ TEST(Report, Header) {
             "     1  node-12       16      1   15-29   127 MB  31.0 MB  127 MB\n");
 }
 
+TEST(Report, HeaderShowsGpusWithin80Columns) {
+  RunHeader header = sample_header();
+  for (StageReport& stage : header.stages) {
+    stage.gpu = "NVIDIA H100 80GB HBM3";
+    stage.gpu_uuid = "GPU-01020304-0506-0708-090a-0b0c0d0e0f10";
+    stage.gpu_memory_bytes = 85'520'809'984;
+  }
+  const std::string text = format_header(header, 80);
+  const std::string expected =
+      "  rank  GPU                     memory  UUID\n"
+      "     0  NVIDIA H100 80GB HBM3  85.5 GB  GPU-01020304-0506-0708-090a-0b0c0d0e0f10\n"
+      "     1  NVIDIA H100 80GB HBM3  85.5 GB  GPU-01020304-0506-0708-090a-0b0c0d0e0f10\n";
+  EXPECT_EQ(text, format_header(sample_header(), 80) + expected);
+}
+
+TEST(Report, Reads) {
+  StageReport stage{1, "n001", 16, 1, 15, 30, 127060552, 31000000, 127060553};
+  EXPECT_EQ(
+      format_reads({stage}, 269060552),
+      "stage 1 (rank 1, host n001): read 127,060,553 of the checkpoint's 269,060,552 bytes\n");
+  stage.load_seconds = 0.5;
+  EXPECT_EQ(format_reads({stage}, 269060552),
+            "stage 1 (rank 1, host n001): read 127,060,553 of the checkpoint's 269,060,552 bytes, "
+            "loaded in 0.5 s, 254 MB/s\n");
+}
+
 TEST(Report, NarrowTablesLoseTheirLastColumns) {
   const std::string text = format_header(sample_header(), 40);
   EXPECT_EQ(text.substr(text.find("  rank")),

@@ -7,6 +7,7 @@
 #include <random>
 #include <span>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,17 +19,23 @@
 
 namespace penstock::tests {
 
+// make_cpu_stage or make_cuda_stage.
+using MakeStage = decltype(&model::make_cpu_stage);
+
 // Runs sequences through all stages of a model in a row, as a driver would, in one process and
-// one thread. Sampling is greedy.
+// one thread. Sampling is greedy unless a sequence says otherwise.
 class ModelRunner {
  public:
   // `kv_blocks` for all sequences together; they are handed out in no particular order.
   ModelRunner(const io::CheckpointReader& checkpoint, int stages,
-              const model::StageOptions& options, std::uint32_t kv_blocks)
+              const model::StageOptions& options, std::uint32_t kv_blocks,
+              MakeStage make_stage = model::make_cpu_stage)
       : config_(model::from_attributes(checkpoint.header().config)) {
     for (const model::StageRange& range : model::cut_stages(config_, stages, options.dtype)) {
-      stages_.push_back(model::make_cpu_stage(checkpoint, config_, range, options, {}));
+      stages_.push_back(make_stage(checkpoint, config_, range, options, {}));
       stages_.back()->allocate_kv(kv_blocks);
+      edges_.push_back(stages_.back()->make_activations(
+          std::max<std::size_t>(1, options.max_rows * stages_.back()->activation_row_bytes())));
     }
     free_blocks_.resize(kv_blocks);
     std::iota(free_blocks_.begin(), free_blocks_.end(), 0u);
@@ -39,9 +46,11 @@ class ModelRunner {
   const model::Stage& last_stage() const { return *stages_.back(); }
 
   // A new sequence; its prompt is fed by step().
-  std::uint32_t start(std::vector<std::int32_t> prompt) {
+  std::uint32_t start(std::vector<std::int32_t> prompt,
+                      const model::SamplingParams& sampling = {}) {
     Sequence sequence;
     sequence.prompt = std::move(prompt);
+    sequence.sampling = sampling;
     sequences_.push_back(std::move(sequence));
     return static_cast<std::uint32_t>(sequences_.size() - 1);
   }
@@ -60,12 +69,14 @@ class ModelRunner {
     plan.retired = std::move(retired_);
     retired_.clear();
     for (const Feed& feed : feeds) add(plan, feed);
-    std::vector<std::byte> in;
-    for (auto& stage : stages_) {
-      const bool last = stage == stages_.back();
-      std::vector<std::byte> out(last ? 0 : plan.rows() * stage->activation_row_bytes());
-      stage->forward(plan, in, out, [] {});
-      in = std::move(out);
+    std::span<const std::byte> in;
+    for (std::size_t i = 0; i < stages_.size(); ++i) {
+      const bool last = i + 1 == stages_.size();
+      const auto out =
+          edges_[i]->bytes().first(last ? 0 : plan.rows() * stages_[i]->activation_row_bytes());
+      stages_[i]->forward(plan, in, out, [] {});
+      while (!stages_[i]->ready()) std::this_thread::yield();
+      in = out;
     }
   }
 
@@ -86,6 +97,7 @@ class ModelRunner {
  private:
   struct Sequence {
     std::vector<std::int32_t> prompt;
+    model::SamplingParams sampling;
     std::vector<std::uint32_t> blocks;
     std::uint32_t position = 0;
     bool admitted = false;
@@ -96,7 +108,7 @@ class ModelRunner {
     if (!sequence.admitted) {
       const auto prompt_tokens = static_cast<std::uint32_t>(sequence.prompt.size());
       plan.admitted.push_back(
-          {feed.sequence, feed.sequence, model::SamplingParams{}, sequence.prompt, prompt_tokens});
+          {feed.sequence, feed.sequence, sequence.sampling, sequence.prompt, prompt_tokens});
       sequence.admitted = true;
     }
     model::SequenceStep step;
@@ -120,6 +132,7 @@ class ModelRunner {
 
   model::ModelConfig config_;
   std::vector<std::unique_ptr<model::Stage>> stages_;
+  std::vector<std::unique_ptr<model::ActivationBuffer>> edges_;  // behind each stage
   std::vector<Sequence> sequences_;
   std::vector<std::uint32_t> free_blocks_;
   std::vector<std::uint32_t> retired_;

@@ -4,18 +4,18 @@
 
 #include <cstring>
 
-#include "tests/model/ops/ops_support.hpp"
+#include "tests/model/ops/devices.hpp"
 
 namespace penstock::model {
 namespace {
 
-template <class T>
-class AddTest : public testing::Test {};
-using Types = testing::Types<float, std::uint16_t>;
-TYPED_TEST_SUITE(AddTest, Types);
+template <class On>
+class AddTest : public DeviceTest<typename On::Place> {};
+TYPED_TEST_SUITE(AddTest, DevicesAndTypes);
 
 TYPED_TEST(AddTest, AddsInF32AndRoundsOnce) {
-  using T = TypeParam;
+  using Device = typename TypeParam::Place;
+  using T = typename TypeParam::Element;
   for (const std::size_t count : {1u, 15u, 4096u, 30001u}) {
     const auto a = random_values<T>(count, 1), b = random_values<T>(count, 2);
     std::vector<T> want(count);
@@ -23,10 +23,12 @@ TYPED_TEST(AddTest, AddsInF32AndRoundsOnce) {
       want[i] =
           from_f32<T>(static_cast<float>(to_double(a[i])) + static_cast<float>(to_double(b[i])));
     }
-    on_each_instruction_set([&] {
-      std::vector<T> out(count);
-      add(Cpu{2}, dtype_of<T>(), a.data(), b.data(), count, out.data());
-      EXPECT_EQ(std::memcmp(out.data(), want.data(), count * sizeof(T)), 0) << count;
+    Device::each_variant([&] {
+      const std::vector<T> zeros(count);
+      typename Device::template Array<T> x(a), y(b), out(zeros);
+      add(Device::device(), dtype_of<T>(), x.data(), y.data(), count, out.data());
+      const std::vector<T> got = out.values();
+      EXPECT_EQ(std::memcmp(got.data(), want.data(), count * sizeof(T)), 0) << count;
     });
   }
 }

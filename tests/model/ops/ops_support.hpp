@@ -11,16 +11,24 @@
 
 namespace penstock::model {
 
-// bf16 values are std::uint16_t.
+// bf16 values are std::uint16_t; f16 values, which only GPUs compute with, are these.
+struct Half {
+  std::uint16_t bits = 0;
+  bool operator==(const Half&) const = default;
+};
+
 template <class T>
 constexpr io::DType dtype_of() {
-  return std::is_same_v<T, float> ? io::DType::f32 : io::DType::bf16;
+  if (std::is_same_v<T, float>) return io::DType::f32;
+  return std::is_same_v<T, Half> ? io::DType::f16 : io::DType::bf16;
 }
 
 template <class T>
 T from_f32(float value) {
   if constexpr (std::is_same_v<T, float>) {
     return value;
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return {io::f32_to_f16(value)};
   } else {
     return io::f32_to_bf16(value);
   }
@@ -30,6 +38,8 @@ template <class T>
 double to_double(T value) {
   if constexpr (std::is_same_v<T, float>) {
     return static_cast<double>(value);
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return static_cast<double>(io::f16_to_f32(value.bits));
   } else {
     return static_cast<double>(io::bf16_to_f32(value));
   }
@@ -38,7 +48,8 @@ double to_double(T value) {
 // Half an ulp of the largest significand, and what f32 arithmetic before it may add.
 template <class T>
 constexpr double relative_error() {
-  return std::is_same_v<T, float> ? 2e-6 : 1.0 / 256 + 2e-6;
+  if (std::is_same_v<T, float>) return 2e-6;
+  return (std::is_same_v<T, Half> ? 1.0 / 2048 : 1.0 / 256) + 2e-6;
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "tests/model/ops/ops_support.hpp"
+#include "tests/model/ops/devices.hpp"
 
 namespace penstock::model {
 namespace {
@@ -62,23 +62,26 @@ TEST(RopeFrequenciesTest, Llama3ScalingKeepsShortAndDividesLongWavelengths) {
   EXPECT_GT(blended, 2);
 }
 
-template <class T>
-class RopeTest : public testing::Test {};
-using Types = testing::Types<float, std::uint16_t>;
-TYPED_TEST_SUITE(RopeTest, Types);
+template <class On>
+class RopeTest : public DeviceTest<typename On::Place> {};
+TYPED_TEST_SUITE(RopeTest, DevicesAndTypes);
 
 TYPED_TEST(RopeTest, TurnsPairsOfTheTwoHalves) {
-  using T = TypeParam;
+  using Device = typename TypeParam::Place;
+  using T = typename TypeParam::Element;
   for (const std::size_t head_dim : {2u, 16u, 40u, 64u, 80u}) {
     const std::size_t rows = 9, heads = 3, stride = 5 * head_dim;
     const std::vector<std::uint32_t> positions = {0, 1, 2, 31, 32, 500, 8191, 3, 3};
     const auto frequencies =
         rope_frequencies(config_with(static_cast<std::int64_t>(head_dim), 10000.0));
     const auto before = random_values<T>(rows * stride, 3);
-    on_each_instruction_set([&] {
-      std::vector<float> table(rows * head_dim);
-      rope_table(Cpu{2}, positions, frequencies, table.data());
-      auto x = before;
+    Device::each_variant([&] {
+      typename Device::template Array<float> table(std::vector<float>(rows * head_dim));
+      typename Device::template Array<float> frequencies_there(frequencies);
+      typename Device::template Array<std::uint32_t> positions_there(positions);
+      rope_table(Device::device(), {positions_there.data(), rows},
+                 {frequencies_there.data(), frequencies.size()}, table.data());
+      typename Device::template Array<T> turned(before);
       Rope args;
       args.rows = rows;
       args.heads = heads;
@@ -86,8 +89,9 @@ TYPED_TEST(RopeTest, TurnsPairsOfTheTwoHalves) {
       args.row_stride = stride;
       args.dtype = dtype_of<T>();
       args.table = table.data();
-      args.x = x.data();
-      rope(Cpu{2}, args);
+      args.x = turned.data();
+      rope(Device::device(), args);
+      const std::vector<T> x = turned.values();
       for (std::size_t i = 0; i < x.size(); ++i) {
         const std::size_t row = i / stride, head = i % stride / head_dim, at = i % head_dim;
         if (head >= heads) {  // the values behind the keys

@@ -1,0 +1,15 @@
+#include "model/error.hpp"
+#include "model/stage.hpp"
+
+namespace penstock::model {
+
+std::unique_ptr<Stage> make_cuda_stage(const io::CheckpointReader& /*checkpoint*/,
+                                       const ModelConfig& /*config*/, const StageRange& /*range*/,
+                                       const StageOptions& /*options*/,
+                                       const LoadProgress& /*progress*/) {
+  throw ModelError(
+      "this penstock was built without CUDA: build it with -D PENSTOCK_CUDA=ON (preset "
+      "cuda-release), or compute on the CPU");
+}
+
+}  // namespace penstock::model

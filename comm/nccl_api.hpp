@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "comm/stream_api.hpp"
+
 namespace penstock::comm {
 
 // ncclResult_t.
@@ -21,13 +23,9 @@ enum class NcclResult {
 
 using NcclId = std::array<char, 128>;  // ncclUniqueId
 
-// The calls of NCCL and CUDA that the link makes, one function for one call, so that the link is
-// tested without them. Handles are ncclComm_t, cudaStream_t and cudaEvent_t. Calls of CUDA happen
-// on the calling thread's current GPU and throw device::DeviceError.
-class NcclApi {
+// The calls of NCCL and CUDA that its link makes; see StreamApi. Communicators are ncclComm_t.
+class NcclApi : public StreamApi {
  public:
-  virtual ~NcclApi() = default;
-
   virtual NcclResult get_version(int& version) = 0;  // 10000 × major + 100 × minor + patch
   virtual NcclResult get_unique_id(NcclId& id) = 0;
   // ncclCommInitRankConfig with blocking = 0: sets `communicator` at once, unless it fails.
@@ -47,13 +45,6 @@ class NcclApi {
 
   virtual int current_gpu() = 0;
   virtual void set_current_gpu(int gpu) = 0;  // of the calling thread
-  virtual void* create_stream() = 0;          // ahead of the compute stream where both have work
-  virtual void destroy_stream(void* stream) noexcept = 0;
-  virtual void* create_event() = 0;
-  virtual void destroy_event(void* event) noexcept = 0;
-  virtual void record(void* event, void* stream) = 0;
-  virtual void wait(void* stream, void* event) = 0;
-  virtual bool done(void* event) = 0;
 
   // For the warm-up.
   virtual void* allocate(std::size_t size_bytes) = 0;

@@ -5,6 +5,7 @@
 
 #include "comm/device/error.hpp"
 #include "comm/nccl_api.hpp"
+#include "comm/stream_api_cuda.hpp"
 
 namespace penstock::comm {
 namespace {
@@ -21,10 +22,8 @@ static_assert(sizeof(NcclId) == sizeof(ncclUniqueId));
 
 NcclResult result_of(ncclResult_t result) { return static_cast<NcclResult>(result); }
 ncclComm_t communicator_of(void* handle) { return static_cast<ncclComm_t>(handle); }
-cudaStream_t stream_of(void* handle) { return static_cast<cudaStream_t>(handle); }
-cudaEvent_t event_of(void* handle) { return static_cast<cudaEvent_t>(handle); }
 
-class Nccl final : public NcclApi {
+class Nccl final : public CudaStreams<NcclApi> {
  public:
   NcclResult get_version(int& version) override { return result_of(ncclGetVersion(&version)); }
 
@@ -91,34 +90,6 @@ class Nccl final : public NcclApi {
     return gpu;
   }
   void set_current_gpu(int gpu) override { PENSTOCK_CUDA_CALL(cudaSetDevice(gpu)); }
-
-  void* create_stream() override {
-    int least = 0;
-    int greatest = 0;
-    PENSTOCK_CUDA_CALL(cudaDeviceGetStreamPriorityRange(&least, &greatest));
-    cudaStream_t stream = nullptr;
-    PENSTOCK_CUDA_CALL(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
-    return stream;
-  }
-  void destroy_stream(void* stream) noexcept override { cudaStreamDestroy(stream_of(stream)); }
-
-  void* create_event() override {
-    cudaEvent_t event = nullptr;
-    PENSTOCK_CUDA_CALL(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    return event;
-  }
-  void destroy_event(void* event) noexcept override { cudaEventDestroy(event_of(event)); }
-  void record(void* event, void* stream) override {
-    PENSTOCK_CUDA_CALL(cudaEventRecord(event_of(event), stream_of(stream)));
-  }
-  void wait(void* stream, void* event) override {
-    PENSTOCK_CUDA_CALL(
-        cudaStreamWaitEvent(stream_of(stream), event_of(event), cudaEventWaitDefault));
-  }
-  bool done(void* event) override {
-    return device::check_query(cudaEventQuery(event_of(event)), "cudaEventQuery", __FILE__,
-                               __LINE__);
-  }
 
   void* allocate(std::size_t size_bytes) override {
     void* data = nullptr;

@@ -6,46 +6,38 @@
 
 namespace penstock::comm::device {
 
-// Memory of the GPU or pinned memory of the host. Move-only; a default-made or moved-from one, and
-// one of 0 bytes, is empty (null). Freeing waits for all work of the GPU, so buffers are made
-// before the loop and freed behind it.
-
-// Memory of the calling thread's current GPU, aligned to 256 bytes, not initialized. When there is
-// not enough, the DeviceError says how much was asked for and how much was free.
-class DeviceBuffer {
- public:
-  DeviceBuffer() = default;
-  explicit DeviceBuffer(std::size_t size_bytes);
-  ~DeviceBuffer() { reset(); }
-  DeviceBuffer(DeviceBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)),
-        size_bytes_(std::exchange(other.size_bytes_, 0)) {}
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
-
-  explicit operator bool() const { return data_ != nullptr; }
-  void* data() const { return data_; }
-  std::size_t size_bytes() const { return size_bytes_; }
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void reset() noexcept;
-  void* data_ = nullptr;
-  std::size_t size_bytes_ = 0;
+// What Buffer gets its memory from. allocate() throws DeviceError, which says how much was asked
+// for and, on a GPU, how much was free. free() waits for all work of the GPU.
+struct GpuMemoryPool {
+  static void* allocate(std::size_t size_bytes);
+  static void free(void* data) noexcept;
+};
+struct PinnedMemoryPool {
+  static void* allocate(std::size_t size_bytes);
+  static void free(void* data) noexcept;
 };
 
-// Host memory that the GPU can read and write directly, for every GPU of the process.
-class PinnedBuffer {
+// Memory of a pool, not initialized. Move-only; a default-made or moved-from one, and one of 0
+// bytes, is empty (null). Since freeing waits, buffers are made before the loop and freed behind
+// it.
+template <class Pool>
+class Buffer {
  public:
-  PinnedBuffer() = default;
-  explicit PinnedBuffer(std::size_t size_bytes);
-  ~PinnedBuffer() { reset(); }
-  PinnedBuffer(PinnedBuffer&& other) noexcept
+  Buffer() = default;
+  explicit Buffer(std::size_t size_bytes)
+      : data_(size_bytes == 0 ? nullptr : Pool::allocate(size_bytes)), size_bytes_(size_bytes) {}
+  ~Buffer() { reset(); }
+  Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         size_bytes_(std::exchange(other.size_bytes_, 0)) {}
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this != &other) {
+      reset();
+      data_ = std::exchange(other.data_, nullptr);
+      size_bytes_ = std::exchange(other.size_bytes_, 0);
+    }
+    return *this;
+  }
 
   explicit operator bool() const { return data_ != nullptr; }
   void* data() const { return data_; }
@@ -57,10 +49,19 @@ class PinnedBuffer {
   std::span<std::byte> bytes() const { return {as<std::byte>(), size_bytes_}; }
 
  private:
-  void reset() noexcept;
+  void reset() noexcept {
+    if (data_ != nullptr) Pool::free(data_);
+    data_ = nullptr;
+    size_bytes_ = 0;
+  }
   void* data_ = nullptr;
   std::size_t size_bytes_ = 0;
 };
+
+// Memory of the calling thread's current GPU, aligned to 256 bytes.
+using DeviceBuffer = Buffer<GpuMemoryPool>;
+// Host memory that the GPU can read and write directly, for every GPU of the process.
+using PinnedBuffer = Buffer<PinnedMemoryPool>;
 
 // Copies between any two of host and GPU memory, in the order of `stream` (a cudaStream_t). Host
 // memory must be pinned, else the call blocks.

@@ -11,9 +11,9 @@ double gib(std::size_t bytes) { return static_cast<double>(bytes) / (1U << 30U);
 
 }  // namespace
 
-DeviceBuffer::DeviceBuffer(std::size_t size_bytes) {
-  if (size_bytes == 0) return;
-  const cudaError_t code = cudaMalloc(&data_, size_bytes);
+void* GpuMemoryPool::allocate(std::size_t size_bytes) {
+  void* data = nullptr;
+  const cudaError_t code = cudaMalloc(&data, size_bytes);
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     std::size_t free_bytes = 0;
@@ -24,27 +24,14 @@ DeviceBuffer::DeviceBuffer(std::size_t size_bytes) {
                     gib(size_bytes), size_bytes, gib(free_bytes), gib(total_bytes)));
   }
   check_cuda(code, "cudaMalloc", __FILE__, __LINE__);
-  size_bytes_ = size_bytes;
+  return data;
 }
 
-DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
-  if (this != &other) {
-    reset();
-    data_ = std::exchange(other.data_, nullptr);
-    size_bytes_ = std::exchange(other.size_bytes_, 0);
-  }
-  return *this;
-}
+void GpuMemoryPool::free(void* data) noexcept { cudaFree(data); }
 
-void DeviceBuffer::reset() noexcept {
-  if (data_ != nullptr) cudaFree(data_);
-  data_ = nullptr;
-  size_bytes_ = 0;
-}
-
-PinnedBuffer::PinnedBuffer(std::size_t size_bytes) {
-  if (size_bytes == 0) return;
-  const cudaError_t code = cudaHostAlloc(&data_, size_bytes, cudaHostAllocPortable);
+void* PinnedMemoryPool::allocate(std::size_t size_bytes) {
+  void* data = nullptr;
+  const cudaError_t code = cudaHostAlloc(&data, size_bytes, cudaHostAllocPortable);
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     throw DeviceError(fmt::format(
@@ -53,23 +40,10 @@ PinnedBuffer::PinnedBuffer(std::size_t size_bytes) {
         gib(size_bytes), size_bytes));
   }
   check_cuda(code, "cudaHostAlloc", __FILE__, __LINE__);
-  size_bytes_ = size_bytes;
+  return data;
 }
 
-PinnedBuffer& PinnedBuffer::operator=(PinnedBuffer&& other) noexcept {
-  if (this != &other) {
-    reset();
-    data_ = std::exchange(other.data_, nullptr);
-    size_bytes_ = std::exchange(other.size_bytes_, 0);
-  }
-  return *this;
-}
-
-void PinnedBuffer::reset() noexcept {
-  if (data_ != nullptr) cudaFreeHost(data_);
-  data_ = nullptr;
-  size_bytes_ = 0;
-}
+void PinnedMemoryPool::free(void* data) noexcept { cudaFreeHost(data); }
 
 void copy_async(void* to, const void* from, std::size_t size_bytes, void* stream) {
   if (size_bytes == 0) return;

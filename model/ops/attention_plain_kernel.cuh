@@ -1,6 +1,6 @@
 #pragma once
 
-#include "model/ops/attention_kernel.cuh"
+#include "model/ops/attention_common.cuh"
 
 namespace penstock::model {
 

@@ -67,7 +67,7 @@ class DriverJob {
       input = folder_->file("input");
       io::spool_standard_input(input, options.limit);
     }
-    records_ = io::build_index(input, folder_->file("index"), options.limit);
+    io::build_index(input, folder_->file("index"), options.limit);
     format_ = options.format
                   ? *options.format
                   : io::detect_format(input, options.input == "-" ? "standard input" : input);
@@ -194,7 +194,9 @@ class DriverJob {
          {"checkpoint",
           {{"path", options_.pipeline.checkpoint}, {"digest", setup.checkpoint.digest()}}},
          {"input",
-          {{"path", options_.input}, {"format", io::to_string(format_)}, {"records", records_}}},
+          {{"path", options_.input},
+           {"format", io::to_string(format_)},
+           {"records", dataset_->size()}}},
          {"numeric_class", numeric_class(setup)},
          {"parameters",
           {{"temperature", p.sampling.temperature},
@@ -249,7 +251,11 @@ class DriverJob {
       stage["bytes_read"] = stages_[i].bytes_read;
       stages.push_back(std::move(stage));
     }
-    return {{"steps", totals.steps}, {"evictions", totals.evictions}, {"stages", stages}};
+    return {{"steps", totals.steps},
+            {"prompt_tokens", totals.prompt_tokens},  // more than the records' after evictions
+            {"generated_tokens", totals.generated_tokens},
+            {"evictions", totals.evictions},
+            {"stages", stages}};
   }
 
   RunSummary summary(const PipelineTotals& totals, Ledger::Time now) const {
@@ -285,7 +291,6 @@ class DriverJob {
   std::optional<model::ChatTemplate> chat_template_;
   RequestContext context_;
   std::optional<JobFolder> folder_;
-  std::uint64_t records_ = 0;
   io::InputFormat format_ = io::InputFormat::jsonl;
   std::optional<io::IndexedInput> input_;
   std::optional<RequestBuilder> builder_;

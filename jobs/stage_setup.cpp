@@ -134,127 +134,63 @@ constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
 constexpr std::uint32_t kCpuStepTokens = 512;
 constexpr std::uint32_t kGpuStepTokens = 2048;
 
-}  // namespace
-
-std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
-  const auto limit = static_cast<std::uint32_t>(config.max_position);
-  return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
-}
-
-StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
-                        const StageDevice& device, const PipelineChoice& choice,
-                        std::optional<io::CheckpointReader> opened,
-                        const model::LoadProgress& loading) {
-  const Ledger::Time begin = steady_now();
-  const bool gpu = device.kind == DeviceKind::cuda;
-  const int member = endpoint.control->member();
-  comm::CpuPlacement placement = comm::cpu_placement();
-  int node_ranks = world.node_size();
-  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    node_ranks = layout.stages;
-    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
-  }
-
-  std::optional<io::CheckpointReader> checkpoint = std::move(opened);
+// The checkpoint, and what follows from it and the options. The same on all stages.
+struct Opened {
+  std::optional<io::CheckpointReader> checkpoint;
   model::ModelConfig config;
   std::vector<model::StageRange> ranges;
-  StageReport report;
   model::StageOptions stage_options;
   PipelineOptions options;
   std::uint32_t context_limit = 0;
+};
+
+Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const StageDevice& device,
+                       const PipelineChoice& choice, int node_ranks,
+                       std::optional<io::CheckpointReader> opened) {
+  Opened run;
+  run.checkpoint = std::move(opened);
+  const bool gpu = device.kind == DeviceKind::cuda;
   agree_on(endpoint, "opening the checkpoint", [&] {
-    if (!checkpoint) {
-      checkpoint.emplace(choice.checkpoint,
-                         member == 0 ? io::CheckpointReader::Contents::all
-                                     : io::CheckpointReader::Contents::without_tokenizer);
+    if (!run.checkpoint) {
+      run.checkpoint.emplace(choice.checkpoint,
+                             endpoint.control->member() == 0
+                                 ? io::CheckpointReader::Contents::all
+                                 : io::CheckpointReader::Contents::without_tokenizer);
     }
-    if (checkpoint->header().no_data) {
+    if (run.checkpoint->header().no_data) {
       throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
     }
-    config = model::from_attributes(checkpoint->header().config);
-    stage_options.memory_bytes = load_memory(device, node_ranks);
-    stage_options.dtype = compute_dtype(choice, device.kind, checkpoint->header().dtype);
-    stage_options.kv_dtype = choice.kv_dtype.value_or(stage_options.dtype);
-    if (stage_options.kv_dtype == io::DType::f16 && !gpu) {
+    run.config = model::from_attributes(run.checkpoint->header().config);
+    run.stage_options.memory_bytes = load_memory(device, node_ranks);
+    run.stage_options.dtype = compute_dtype(choice, device.kind, run.checkpoint->header().dtype);
+    run.stage_options.kv_dtype = choice.kv_dtype.value_or(run.stage_options.dtype);
+    if (run.stage_options.kv_dtype == io::DType::f16 && !gpu) {
       throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
     }
-    ranges = model::cut_stages(config, layout.stages, stage_options.dtype);
-    context_limit = jobs::context_limit(config, choice);
-    options.slots = choice.slots > 0     ? choice.slots
-                    : layout.stages == 1 ? 1
-                                         : static_cast<std::uint32_t>(layout.stages) + 1;
-    options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
-                              : gpu                      ? kGpuStepTokens
-                                                         : kCpuStepTokens;
-    options.max_sequences = std::min(options.max_sequences, options.max_step_tokens);
+    run.ranges = model::cut_stages(run.config, layout.stages, run.stage_options.dtype);
+    run.context_limit = context_limit(run.config, choice);
+    run.options.slots = choice.slots > 0     ? choice.slots
+                        : layout.stages == 1 ? 1
+                                             : static_cast<std::uint32_t>(layout.stages) + 1;
+    run.options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
+                                  : gpu                      ? kGpuStepTokens
+                                                             : kCpuStepTokens;
+    run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
   });
 
-  agree_on_equal(endpoint, {{"the checkpoint's digest", checkpoint->digest()},
-                            {"--dtype", io::to_string(stage_options.dtype)},
-                            {"--kv-dtype", io::to_string(stage_options.kv_dtype)},
-                            {"--slots", options.slots},
-                            {"--max-step-tokens", options.max_step_tokens},
-                            {"--max-context", context_limit}});
+  agree_on_equal(endpoint, {{"the checkpoint's digest", run.checkpoint->digest()},
+                            {"--dtype", io::to_string(run.stage_options.dtype)},
+                            {"--kv-dtype", io::to_string(run.stage_options.kv_dtype)},
+                            {"--slots", run.options.slots},
+                            {"--max-step-tokens", run.options.max_step_tokens},
+                            {"--max-context", run.context_limit}});
+  return run;
+}
 
-  const model::StageRange range = ranges[static_cast<std::size_t>(member)];
-  report.rank = world.rank();
-  report.host = placement.host;
-  report.stage = member;
-  report.layer_begin = range.begin;
-  report.layer_end = range.end;
-  report.threads =
-      choice.threads > 0 ? choice.threads : comm::default_threads(placement, node_ranks);
-  stage_options.threads = report.threads;
-  stage_options.max_rows = options.max_step_tokens;
-  stage_options.max_samples = options.max_sequences;
-  stage_options.gpu = device.gpu.index;
-  stage_options.slots = options.slots;
-  stage_options.max_context = context_limit;
-
-  // Before the weights: a network that does not work is known in seconds, and what the links take
-  // of a GPU's memory is gone when the KV cache is sized.
-  const std::size_t message_bytes = options.max_step_tokens *
-                                    static_cast<std::size_t>(config.hidden_size) *
-                                    io::size_of(stage_options.dtype);
-  LinkReport links = connect_links(endpoint, device, options.slots, message_bytes);
-
-  std::unique_ptr<model::Stage> stage;
-  agree_on(endpoint, "loading weights", [&] {
-    const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
-    stage = make(*checkpoint, config, range, stage_options, loading);
-  });
-  report.gpu = gpu ? device.gpu.name : "";
-  report.gpu_uuid = gpu ? device.gpu.uuid : "";
-  report.gpu_memory_bytes = gpu ? device.gpu.memory_bytes : 0;
-  report.load_seconds = stage->load_report().seconds;
-  report.weight_bytes = stage->weight_bytes();
-  report.bytes_read = checkpoint->bytes_read();
-
-  // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
-  const auto cost_of_stage = [&](const model::StageRange& r) {
-    return model::StepCost(config, r, stage_options.dtype, stage_options.kv_dtype,
-                           gpu ? kTypicalGpu : kTypicalCore);
-  };
-  const auto slowest = std::max_element(
-      ranges.begin(), ranges.end(), [&](const model::StageRange& a, const model::StageRange& b) {
-        const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
-        return cost_of_stage(a).seconds(decode) < cost_of_stage(b).seconds(decode);
-      });
-  StageSetup setup{std::move(*checkpoint),
-                   config,
-                   stage_options.dtype,
-                   stage_options.kv_dtype,
-                   context_limit,
-                   std::move(stage),
-                   options,
-                   cost_of_stage(*slowest),
-                   device,
-                   std::move(links),
-                   {},
-                   {},
-                   0};
-  setup.warnings = setup.links.warnings;
-
+// The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
+// Warnings about the placement of ranks come along.
+void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineChoice& choice,
+                   const comm::CpuPlacement& placement, int node_ranks) {
   json mine;
   agree_on(endpoint, "sizing the KV cache", [&] {
     mine["blocks"] = affordable_blocks(setup, choice, node_ranks);
@@ -282,11 +218,100 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
             "stages compute in different numeric classes ('{}' on stage 0, '{}' on stage {}), so "
             "answers would depend on the layout: use nodes of one kind{}",
             classes[0], classes[i], i,
-            gpu ? "" : ", or set ONEDNN_MAX_CPU_ISA to what all of them have"));
+            setup.device.kind == DeviceKind::cuda
+                ? ""
+                : ", or, where only the word before onednn differs, set ONEDNN_MAX_CPU_ISA to what "
+                  "all of them have"));
       }
     }
     setup.stage->allocate_kv(setup.options.kv_blocks);
   });
+}
+
+}  // namespace
+
+std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
+  const auto limit = static_cast<std::uint32_t>(config.max_position);
+  return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
+}
+
+StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
+                        const StageDevice& device, const PipelineChoice& choice,
+                        std::optional<io::CheckpointReader> opened,
+                        const model::LoadProgress& loading) {
+  const Ledger::Time begin = steady_now();
+  const bool gpu = device.kind == DeviceKind::cuda;
+  const int member = endpoint.control->member();
+  comm::CpuPlacement placement = comm::cpu_placement();
+  int node_ranks = world.node_size();
+  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
+    node_ranks = layout.stages;
+    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
+  }
+
+  Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
+  StageReport report;
+  const model::StageRange range = run.ranges[static_cast<std::size_t>(member)];
+  report.rank = world.rank();
+  report.host = placement.host;
+  report.stage = member;
+  report.layer_begin = range.begin;
+  report.layer_end = range.end;
+  report.threads =
+      choice.threads > 0 ? choice.threads : comm::default_threads(placement, node_ranks);
+  run.stage_options.threads = report.threads;
+  run.stage_options.max_rows = run.options.max_step_tokens;
+  run.stage_options.max_samples = run.options.max_sequences;
+  run.stage_options.gpu = device.gpu.index;
+  run.stage_options.slots = run.options.slots;
+  run.stage_options.max_context = run.context_limit;
+
+  // Before the weights: a network that does not work is known in seconds, and what the links take
+  // of a GPU's memory is gone when the KV cache is sized.
+  const std::size_t message_bytes = run.options.max_step_tokens *
+                                    static_cast<std::size_t>(run.config.hidden_size) *
+                                    io::size_of(run.stage_options.dtype);
+  LinkReport links = connect_links(endpoint, device, run.options.slots, message_bytes);
+
+  std::unique_ptr<model::Stage> stage;
+  agree_on(endpoint, "loading weights", [&] {
+    const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
+    stage = make(*run.checkpoint, run.config, range, run.stage_options, loading);
+  });
+  report.gpu = gpu ? device.gpu.name : "";
+  report.gpu_uuid = gpu ? device.gpu.uuid : "";
+  report.gpu_memory_bytes = gpu ? device.gpu.memory_bytes : 0;
+  report.load_seconds = stage->load_report().seconds;
+  report.weight_bytes = stage->weight_bytes();
+  report.bytes_read = run.checkpoint->bytes_read();
+
+  // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
+  const auto cost_of_stage = [&](const model::StageRange& r) {
+    return model::StepCost(run.config, r, run.stage_options.dtype, run.stage_options.kv_dtype,
+                           gpu ? kTypicalGpu : kTypicalCore);
+  };
+  const auto slowest =
+      std::max_element(run.ranges.begin(), run.ranges.end(),
+                       [&](const model::StageRange& a, const model::StageRange& b) {
+                         const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
+                         return cost_of_stage(a).seconds(decode) < cost_of_stage(b).seconds(decode);
+                       });
+  StageSetup setup{std::move(*run.checkpoint),
+                   run.config,
+                   run.stage_options.dtype,
+                   run.stage_options.kv_dtype,
+                   run.context_limit,
+                   std::move(stage),
+                   run.options,
+                   cost_of_stage(*slowest),
+                   device,
+                   std::move(links),
+                   {},
+                   {},
+                   0};
+  setup.warnings = setup.links.warnings;
+
+  size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
        endpoint.control->all_gather(to_json(report).dump(), "the layout", kAgreementTimeout)) {

@@ -50,7 +50,8 @@ A first run:
   mpirun -n 2 penstock run model.h5 --input prompts.jsonl --output answers.jsonl
 
 exit codes: 0 all records answered; 1 wrong use or broken input, nothing lost;
-            2 finished, some records have error rows
+            2 finished, some records have error rows; 75 stopped early on purpose: the same
+            command goes on
 )";
 }
 

@@ -19,6 +19,9 @@ constexpr std::chrono::minutes kOptionsTimeout{10};
 constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostSlots = 1024;
 constexpr std::int64_t kMostStepTokens = 1 << 20;
+// Some heartbeats must fit; and a rank that is silent for a day will not come back.
+constexpr std::int64_t kLeastWatchdogSeconds = 3;
+constexpr std::int64_t kMostWatchdogSeconds = 86400;
 
 std::uint32_t count(const po::variables_map& values, const char* name, std::int64_t least,
                     std::int64_t most = std::numeric_limits<std::int32_t>::max()) {
@@ -43,6 +46,13 @@ void add_pipeline_options(OptionParser& parser) {
          "cpu, cuda (a GPU for each rank), auto: GPUs where there are some");
   layout("threads", po::value<std::int64_t>()->default_value(0, "auto"),
          "threads of each stage (auto: the cores this rank may use)");
+  layout("watchdog-seconds",
+         po::value<std::int64_t>()->default_value(comm::kDefaultWatchdog.count())->value_name("N"),
+         "end the run when a rank is silent, or none makes progress, for so long");
+  layout("stage-dir", po::value<std::string>()->value_name("DIR"),
+         "copy each stage's part of the checkpoint to DIR on its node first, and find it there the "
+         "next time; for jobs that are started again on the same nodes (old copies are yours to "
+         "remove)");
   auto numbers = parser.group("Numbers and memory");
   numbers("dtype", po::value<std::string>()->default_value("auto"),
           "of weights and activations: f32, bf16, on GPUs f16 (auto: the checkpoint's, where the "
@@ -64,6 +74,12 @@ void add_pipeline_options(OptionParser& parser) {
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   jobs::PipelineChoice choice;
   choice.checkpoint = values["CKPT"].as<std::string>();
+  if (values.count("stage-dir") > 0) {
+    choice.stage_dir = values["stage-dir"].as<std::string>();
+    if (choice.stage_dir.empty()) {
+      throw jobs::UsageError("--stage-dir is empty: give a folder, or leave it out");
+    }
+  }
   const auto link = values["link"].as<std::string>();
   if (link == "mpi") {
     choice.link = jobs::LinkKind::mpi;
@@ -86,6 +102,8 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
+  choice.watchdog = std::chrono::seconds(
+      count(values, "watchdog-seconds", kLeastWatchdogSeconds, kMostWatchdogSeconds));
   choice.slots = count(values, "slots", 0, kMostSlots);
   // "auto" is no value of its own, so that 0 can be refused.
   choice.max_step_tokens = values["max-step-tokens"].defaulted()

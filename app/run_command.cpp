@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <charconv>
+#include <stdexcept>
+
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/pipeline_options.hpp"
@@ -53,6 +56,30 @@ std::string required(const po::variables_map& values, const char* name, const ch
   return values[name].as<std::string>();
 }
 
+std::optional<std::chrono::milliseconds> duration(const po::variables_map& values,
+                                                  const char* name) {
+  const auto text = given<std::string>(values, name);
+  if (!text) return std::nullopt;
+  try {
+    return jobs::parse_duration(*text);
+  } catch (const std::invalid_argument& error) {
+    throw jobs::UsageError(fmt::format("--{} {}", name, error.what()));
+  }
+}
+
+// "3/8"
+void read_part(const std::string& text, jobs::InputOptions& input) {
+  const char* const end = text.data() + text.size();
+  const auto part = std::from_chars(text.data(), end, input.part);
+  const bool has_slash = part.ec == std::errc() && part.ptr != end && *part.ptr == '/';
+  const auto parts = has_slash ? std::from_chars(part.ptr + 1, end, input.parts) : part;
+  if (!has_slash || parts.ec != std::errc() || parts.ptr != end || input.part == 0 ||
+      input.part > input.parts) {
+    throw jobs::UsageError(
+        fmt::format("--part '{}': give I/N with I from 1 to N, for example 3/8", text));
+  }
+}
+
 jobs::RunOptions run_options(const po::variables_map& values) {
   if (values["task"].as<std::string>() != "generate") {
     throw jobs::UsageError(
@@ -60,20 +87,24 @@ jobs::RunOptions run_options(const po::variables_map& values) {
   }
   jobs::RunOptions options;
   options.pipeline = pipeline_choice(values);
-  options.input = required(values, "input", "the file of records, or - for standard input");
+  options.input.path = required(values, "input", "the file of records, or - for standard input");
   options.output = required(values, "output", "the file for the answers");
   const auto format = values["input-format"].as<std::string>();
   if (format == "jsonl") {
-    options.format = io::InputFormat::jsonl;
+    options.input.format = io::InputFormat::jsonl;
   } else if (format == "text") {
-    options.format = io::InputFormat::text;
+    options.input.format = io::InputFormat::text;
   } else if (format != "auto") {
     throw jobs::UsageError(
         fmt::format("--input-format '{}' is not known: jsonl, text, auto", format));
   }
   options.generation = generation_options(values);
-  options.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
+  options.input.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
+  options.input.verify = is_on(values, "verify-input");
+  if (const auto part = given<std::string>(values, "part")) read_part(*part, options.input);
   options.fresh = is_on(values, "fresh");
+  options.time_limit = duration(values, "time-limit");
+  options.drain_margin = duration(values, "drain-margin").value_or(options.drain_margin);
   const auto progress = jobs::parse_progress_mode(values["progress"].as<std::string>());
   if (!progress) {
     throw jobs::UsageError(fmt::format("--progress '{}' is not known: auto, bar, lines, none",
@@ -99,7 +130,12 @@ int run_command(Invocation& invocation) {
       "    text; of other files, and of standard input (-), the first lines tell, or "
       "--input-format\n"
       "O   JSONL: {\"id\", \"index\", \"text\", \"finish_reason\", \"usage\"}; O.job/ beside it "
-      "holds\n    what the job needs while it runs\n",
+      "holds\n    what the job needs while it runs\n\n"
+      "A run that was stopped or killed goes on when the same command is given again, on any "
+      "number\n"
+      "of ranks. SIGUSR1, SIGUSR2, SIGTERM and SIGINT, to mpirun or to any rank, stop it in an "
+      "orderly\n"
+      "way; O.job/state says what became of it.\n",
       {"CKPT"});
   auto job = parser.group("Job");
   job("task", po::value<std::string>()->default_value("generate"), "what to do: generate");
@@ -107,7 +143,19 @@ int run_command(Invocation& invocation) {
   job("input-format", po::value<std::string>()->default_value("auto"), "of D: jsonl, text, auto");
   job("output", po::value<std::string>()->value_name("O"), "the answers");
   job("limit", po::value<std::string>()->value_name("N"), "only the first N records");
+  job("part", po::value<std::string>()->value_name("I/N"),
+      "only the I-th of N equal shares of the records, for N jobs with an output each, which "
+      "joined "
+      "are the output of one job");
   job("fresh", flag(), "remove an earlier output and its job folder, and start over");
+  job("verify-input", flag(),
+      "when the job goes on, compare all of D, not only its size, time, beginning and end");
+  job("time-limit", po::value<std::string>()->value_name("T"),
+      "stop in time before T is over, as 90m, 1:30:00, 2-00:00:00 or seconds (default: the end of "
+      "the Slurm job, if it is one)");
+  job("drain-margin", po::value<std::string>()->value_name("T"),
+      "time before the end when all must be on disk, and time to finish answers after a signal "
+      "where no end is known (default 60 s)");
   job("progress", po::value<std::string>()->default_value("auto"), "auto, bar, lines, none");
   job("quiet", flag(), "only errors");
   job("verbose", flag(), "also how many bytes of the checkpoint each rank read");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -54,12 +55,16 @@ class LinkReceiver : public LinkEnd {
   virtual Ticket receive(std::span<std::byte> bytes) = 0;
 };
 
+// How long a member may be silent, or all may stand still, unless the user says otherwise.
+inline constexpr std::chrono::seconds kDefaultWatchdog{120};
+
 // What one stage has of the transport: the control channel and the edges to its neighbours
-// (null at the ends of the pipeline).
+// (null at the ends of the pipeline), and how long it waits for signs of life.
 struct Endpoint {
   std::unique_ptr<Control> control;
   std::unique_ptr<LinkReceiver> previous;
   std::unique_ptr<LinkSender> next;
+  std::chrono::milliseconds watchdog = kDefaultWatchdog;
 };
 
 // Aborts the links of an endpoint when an exception ends its scope. Belongs behind whatever owns

@@ -54,6 +54,21 @@ std::optional<ControlMessage> LocalControl::try_receive() {
   return message;
 }
 
+void LocalControl::beat(std::uint64_t done) {
+  LocalPulse& pulse = hub_->pulses[static_cast<std::size_t>(member_)];
+  const Clock::time_point now = Clock::now();
+  pulse.heard = now;
+  if (done == 0) return;
+  pulse.progress += done;
+  pulse.moved = now;
+}
+
+Pulse LocalControl::pulse(int member) const {
+  check_member(*this, member);
+  const LocalPulse& pulse = hub_->pulses[static_cast<std::size_t>(member)];
+  return {pulse.heard, pulse.progress, pulse.moved};
+}
+
 std::vector<std::string> LocalControl::all_gather(std::string_view bytes, std::string_view what,
                                                   std::chrono::milliseconds timeout) {
   {
@@ -63,27 +78,31 @@ std::vector<std::string> LocalControl::all_gather(std::string_view bytes, std::s
     round.parts[static_cast<std::size_t>(member_)] = std::string(bytes);
     ++round.arrived;
   }
-  Wait wait(
-      [&] {
-        const std::lock_guard lock(hub_->mutex);
-        return fmt::format("{} from {}", what, missing(hub_->rounds[round_]));
-      },
-      timeout);
+  const Clock::time_point start = Clock::now();
+  Lookout lookout(timeout, start);
+  Pacer pacer(Pacer::Pace::patient, start);
   for (;;) {
+    beat(0);
     if (std::optional<std::vector<std::string>> all = try_finish_round(what)) {
       ++round_;
       return *std::move(all);
     }
-    wait.pause();
+    const Clock::time_point now = Clock::now();
+    lookout.look(now);
+    const std::vector<int> late = standing_still(*this, missing(), lookout, timeout);
+    if (!late.empty()) throw_missing(*this, what, late, timeout);
+    pacer.pause(now);
   }
 }
 
-std::string LocalControl::missing(const LocalRound& round) const {
+std::vector<int> LocalControl::missing() const {
+  const std::lock_guard lock(hub_->mutex);
+  const LocalRound& round = hub_->rounds[round_];
   std::vector<int> members;
   for (int i = 0; i < size(); ++i) {
     if (!round.parts[static_cast<std::size_t>(i)]) members.push_back(i);
   }
-  return describe_members(*this, members);
+  return members;
 }
 
 std::optional<std::vector<std::string>> LocalControl::try_finish_round(std::string_view what) {

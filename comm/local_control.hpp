@@ -19,11 +19,13 @@ class LocalControl final : public Control {
   void send(int to, std::span<const std::byte> bytes) override;
   std::optional<ControlMessage> try_receive() override;
   void progress() override {}
+  void beat(std::uint64_t done) override;
+  Pulse pulse(int member) const override;
   std::vector<std::string> all_gather(std::string_view bytes, std::string_view what,
                                       std::chrono::milliseconds timeout) override;
 
  private:
-  std::string missing(const LocalRound& round) const;
+  std::vector<int> missing() const;
   std::optional<std::vector<std::string>> try_finish_round(std::string_view what);
 
   std::shared_ptr<LocalHub> hub_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +17,7 @@
 namespace penstock::comm {
 
 // What the endpoints of one process share. Everything in a struct is guarded by its mutex,
-// except the containers of a LocalHub that never change size.
+// except the containers of a LocalHub that never change size, and the pulses.
 
 // One edge: sends that were posted and not yet copied. The receiver copies, straight from the
 // sender's buffer into its own.
@@ -35,6 +36,13 @@ struct LocalMailbox {
   std::deque<ControlMessage> messages;
 };
 
+// What a member says of its life: written by its thread, read by all. Each number alone is right.
+struct LocalPulse {
+  std::atomic<Clock::time_point> heard{Clock::now()};
+  std::atomic<std::uint64_t> progress{0};
+  std::atomic<Clock::time_point> moved{Clock::now()};
+};
+
 // One all_gather.
 struct LocalRound {
   std::vector<std::optional<std::string>> parts;  // [stages]; empty: has not come
@@ -46,10 +54,12 @@ struct LocalHub {
   explicit LocalHub(int stages)
       : mailboxes(static_cast<std::size_t>(stages)),
         edges(static_cast<std::size_t>(stages - 1)),
+        pulses(static_cast<std::size_t>(stages)),
         left(static_cast<std::size_t>(stages), false) {}
 
   std::vector<LocalMailbox> mailboxes;  // [stages]
   std::vector<LocalEdge> edges;         // [stages - 1]; edge i goes from member i to i + 1
+  std::vector<LocalPulse> pulses;       // [stages]
 
   std::mutex mutex;                            // for all that follows
   std::map<std::uint64_t, LocalRound> rounds;  // by number; those not yet read by all

@@ -4,6 +4,8 @@
 
 #include <stdexcept>
 
+#include "comm/error.hpp"
+
 namespace penstock::comm {
 
 std::string describe_members(const Control& control, const std::vector<int>& members) {
@@ -15,6 +17,21 @@ std::string describe_members(const Control& control, const std::vector<int>& mem
   }
   if (members.size() > kNamed) text += fmt::format(" and {} more", members.size() - kNamed);
   return text;
+}
+
+std::vector<int> standing_still(const Control& control, const std::vector<int>& members,
+                                const Lookout& lookout, std::chrono::milliseconds timeout) {
+  std::vector<int> still;
+  for (const int member : members) {
+    if (lookout.age(control.pulse(member).moved) >= timeout) still.push_back(member);
+  }
+  return still;
+}
+
+void throw_missing(const Control& control, std::string_view what, const std::vector<int>& members,
+                   std::chrono::milliseconds timeout) {
+  throw CommError(fmt::format("no {} from {} for {} s", what, describe_members(control, members),
+                              std::chrono::duration<double>(timeout).count()));
 }
 
 void check_member(const Control& control, int member) {

@@ -26,6 +26,8 @@ constexpr char kMissing = 'm';
 
 // How long the others wait for member 0's word after its own deadline.
 constexpr std::chrono::seconds kAnswerTime{5};
+// A look into the network costs more than one at the clock, and heartbeats are rare.
+constexpr auto kLookInterval = kBeatInterval / 20;
 // How long member 0 tries to tell the others what is missing before it throws.
 constexpr std::chrono::milliseconds kTellTime{500};
 
@@ -62,7 +64,11 @@ std::string_view as_text(const ControlMessage& message) {
 }  // namespace
 
 MpiControl::MpiControl(const World& world)
-    : member_(world.rank()), messages_(world.communicator()), collectives_(world.communicator()) {
+    : member_(world.rank()),
+      messages_(world.communicator()),
+      collectives_(world.communicator()),
+      beats_(world.communicator()),
+      pulses_(world.size(), world.rank(), Clock::now()) {
   for (int i = 0; i < world.size(); ++i) {
     descriptions_.push_back(fmt::format("rank {}, host {}", i, world.host(i)));
   }
@@ -80,6 +86,27 @@ void MpiControl::send(int to, std::span<const std::byte> bytes) {
 
 void MpiControl::progress() { messages_.progress(); }
 
+void MpiControl::beat(std::uint64_t done) {
+  const Clock::time_point now = Clock::now();
+  pulses_.note_own(done, now);
+  if (now < next_look_) return;
+  next_look_ = now + kLookInterval;
+  while (const std::optional<ControlMessage> message = beats_.try_receive()) {
+    pulses_.take(message->from, message->bytes, now);
+  }
+  if (now < next_beat_) return;
+  next_beat_ = now + kBeatInterval;
+  for (const std::vector<std::byte>& piece : pulses_.heartbeats(now)) {
+    if (member_ > 0) beats_.send(0, piece);
+    for (int i = 1; member_ == 0 && i < size(); ++i) beats_.send(i, piece);
+  }
+}
+
+Pulse MpiControl::pulse(int member) const {
+  check_member(*this, member);
+  return pulses_.of(member);
+}
+
 std::vector<std::string> MpiControl::all_gather(std::string_view bytes, std::string_view what,
                                                 std::chrono::milliseconds timeout) {
   return member_ == 0 ? gather_and_answer(bytes, what, timeout) : ask_first(bytes, what, timeout);
@@ -95,23 +122,29 @@ std::vector<std::string> MpiControl::gather_and_answer(std::string_view bytes,
   send_to_others({&kHere, 1});
   std::vector<std::optional<std::string>> parts(descriptions_.size());
   parts[0] = std::string(bytes);
-  Wait wait(
-      [&] {
-        std::vector<int> missing;
-        for (int i = 0; i < size(); ++i) {
-          if (!parts[static_cast<std::size_t>(i)]) missing.push_back(i);
-        }
-        return fmt::format("{} from {}", what, describe_members(*this, missing));
-      },
-      timeout);
+  const Clock::time_point start = Clock::now();
+  Lookout lookout(timeout, start);
+  Pacer pacer(Pacer::Pace::patient, start);
   for (int arrived = 1; arrived < size();) {
+    beat(0);
     if (const std::optional<ControlMessage> message = collectives_.try_receive()) {
       parts[static_cast<std::size_t>(message->from)] = std::string(as_text(*message));
       ++arrived;
       continue;
     }
+    std::vector<int> missing;
+    for (int i = 0; i < size(); ++i) {
+      if (!parts[static_cast<std::size_t>(i)]) missing.push_back(i);
+    }
+    const Clock::time_point now = Clock::now();
+    lookout.look(now);
+    const std::vector<int> late = standing_still(*this, missing, lookout, timeout);
+    if (late.empty()) {
+      pacer.pause(now);
+      continue;
+    }
     try {
-      wait.pause();
+      throw_missing(*this, what, late, timeout);
     } catch (const CommError& error) {
       send_to_others(kMissing + std::string(error.what()));
       const Clock::time_point end = Clock::now() + kTellTime;
@@ -129,19 +162,27 @@ std::vector<std::string> MpiControl::gather_and_answer(std::string_view bytes,
 std::vector<std::string> MpiControl::ask_first(std::string_view bytes, std::string_view what,
                                                std::chrono::milliseconds timeout) {
   collectives_.send(0, std::as_bytes(std::span(bytes)));
-  const auto name = [&] { return fmt::format("{} from {}", what, describe(0)); };
-  Wait for_first(name, timeout);
-  // Member 0's own deadline starts when it comes, and its answer names who is really missing.
-  std::optional<Wait> for_answer;
+  const Clock::time_point start = Clock::now();
+  Lookout lookout(timeout, start);
+  Pacer pacer(Pacer::Pace::patient, start);
+  bool first_is_here = false;
   for (;;) {
+    beat(0);
     const std::optional<ControlMessage> message = collectives_.try_receive();
     if (!message) {
-      for_answer ? for_answer->pause() : for_first.pause();
+      const Clock::time_point now = Clock::now();
+      lookout.look(now);
+      // Once member 0 is here it waits for others, and its answer names who is really missing.
+      const Pulse first = pulses_.of(0);
+      const bool lost = first_is_here ? lookout.age(first.heard) >= timeout + kAnswerTime
+                                      : lookout.age(first.moved) >= timeout;
+      if (lost) throw_missing(*this, what, {0}, timeout);
+      pacer.pause(now);
       continue;
     }
     const std::string_view text = as_text(*message);
     if (text.starts_with(kHere)) {
-      for_answer.emplace(name, timeout + kAnswerTime);
+      first_is_here = true;
     } else if (text.starts_with(kMissing)) {
       throw CommError(std::string(text.substr(1)));
     } else {

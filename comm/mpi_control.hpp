@@ -5,6 +5,7 @@
 
 #include "comm/control.hpp"
 #include "comm/mpi_messages.hpp"
+#include "comm/pulse_table.hpp"
 #include "comm/world.hpp"
 
 namespace penstock::comm {
@@ -20,6 +21,8 @@ class MpiControl final : public Control {
   void send(int to, std::span<const std::byte> bytes) override;
   std::optional<ControlMessage> try_receive() override { return messages_.try_receive(); }
   void progress() override;
+  void beat(std::uint64_t done) override;
+  Pulse pulse(int member) const override;
   std::vector<std::string> all_gather(std::string_view bytes, std::string_view what,
                                       std::chrono::milliseconds timeout) override;
 
@@ -34,6 +37,10 @@ class MpiControl final : public Control {
   std::vector<std::string> descriptions_;  // [size]
   MpiMessages messages_;
   MpiMessages collectives_;
+  MpiMessages beats_;
+  PulseTable pulses_;
+  Clock::time_point next_look_;  // for heartbeats
+  Clock::time_point next_beat_;
 };
 
 }  // namespace penstock::comm

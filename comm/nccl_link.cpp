@@ -11,6 +11,7 @@
 #include "comm/error.hpp"
 #include "comm/nccl_edges.hpp"
 #include "comm/nccl_warm_up.hpp"
+#include "comm/topology.hpp"
 
 namespace penstock::comm {
 namespace {
@@ -58,8 +59,8 @@ class NcclReceiver final : public LinkReceiver {
 
 std::string to_text(const NcclAnnouncement& announcement) {
   return std::string(announcement.id.data(), announcement.id.size()) +
-         fmt::format("{}\n{}\n{}\n{}", announcement.version, announcement.gpu_uuid,
-                     announcement.host_id, announcement.error);
+         fmt::format("{}\n{}\n{}\n{}\n{}", announcement.version, announcement.gpu_uuid,
+                     announcement.pci_bus_id, announcement.host_id, announcement.error);
 }
 
 NcclAnnouncement parse_announcement(const std::string& text) {
@@ -70,19 +71,28 @@ NcclAnnouncement parse_announcement(const std::string& text) {
   stream >> announcement.version;
   stream.ignore();
   std::getline(stream, announcement.gpu_uuid);
+  std::getline(stream, announcement.pci_bus_id);
   std::getline(stream, announcement.host_id);
   std::getline(stream, announcement.error, '\0');
   return announcement;
 }
 
 std::string refusal_of_pair(const NcclAnnouncement& one, const NcclAnnouncement& other,
-                            const std::string& member, const std::string& other_member) {
+                            const std::string& member, const std::string& other_member,
+                            bool neighbours) {
   if (one.gpu_uuid == other.gpu_uuid && one.host_id == other.host_id) {
     return fmt::format(
         "{} and {} have the same GPU ({}), and NCCL wants one for each: start as many ranks on a "
         "node as it has GPUs, or use --link mpi. For tests only, ranks with different NCCL_HOSTID "
         "in their environment pass for different hosts, connected by sockets",
         member, other_member, one.gpu_uuid);
+  }
+  // NCCL goes by the bus. Only neighbours share a communicator.
+  if (neighbours && one.pci_bus_id == other.pci_bus_id && one.host_id == other.host_id) {
+    return fmt::format(
+        "{} and {} have MIG slices of one GPU ({} and {}), which NCCL cannot connect: use --link "
+        "mpi, or give neighbouring ranks slices of different GPUs",
+        member, other_member, one.gpu_uuid, other.gpu_uuid);
   }
   // The last member has none, which is all zeros.
   if (one.id == other.id && other.id != NcclId{}) {
@@ -135,6 +145,7 @@ class Setup {
   NcclAnnouncement announce() {
     NcclAnnouncement mine;
     mine.gpu_uuid = options_.gpu_uuid;
+    mine.pci_bus_id = options_.pci_bus_id;
     mine.host_id = options_.host_id;
     NcclResult result = api_->get_version(mine.version);
     if (result == NcclResult::success && has_next()) result = api_->get_unique_id(mine.id);
@@ -223,7 +234,7 @@ class Setup {
 
 std::string nccl_host_id() {
   const char* text = std::getenv("NCCL_HOSTID");
-  return text == nullptr ? "" : text;
+  return text == nullptr ? host_name() : text;
 }
 
 std::string describe(const NcclEdgeReport& report) {
@@ -263,7 +274,7 @@ std::string nccl_refusal(const std::vector<NcclAnnouncement>& announcements,
   for (std::size_t i = 0; i < announcements.size(); ++i) {
     for (std::size_t j = i + 1; j < announcements.size(); ++j) {
       const std::string text =
-          refusal_of_pair(announcements[i], announcements[j], members[i], members[j]);
+          refusal_of_pair(announcements[i], announcements[j], members[i], members[j], j == i + 1);
       if (!text.empty()) return text;
     }
   }

@@ -15,11 +15,13 @@ namespace penstock::comm {
 
 // NCCL's restrictions, and how the link lives with them, stand in comm/README.md.
 
-// The environment's NCCL_HOSTID, where it is set.
+// What NCCL tells hosts apart by: the environment's NCCL_HOSTID, where it is set, or the host's
+// name.
 std::string nccl_host_id();
 
 struct NcclOptions {
-  std::string gpu_uuid;  // of this thread's current GPU
+  std::string gpu_uuid;    // of this thread's current GPU
+  std::string pci_bus_id;  // likewise
   std::string host_id = nccl_host_id();
   std::chrono::milliseconds setup_timeout{120000};  // a communicator, a message of the warm-up
   std::chrono::milliseconds stall_timeout{60000};   // an operation that does not go forward
@@ -58,6 +60,7 @@ struct NcclAnnouncement {
   NcclId id{};  // of the edge to the next member
   int version = 0;
   std::string gpu_uuid;
+  std::string pci_bus_id;
   std::string host_id;
   std::string error;  // why there is no id
 };

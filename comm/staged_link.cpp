@@ -38,7 +38,14 @@ Staging::Staging(StagingPlan plan) : plan_(std::move(plan)), buffers_(plan_.buff
 
 Staging::~Staging() { release(); }
 
+void Staging::abort() noexcept {
+  usable_ = false;
+  // Copies wait for what the compute stream computes, never for a peer.
+  if (stream_ != nullptr) plan_.api->synchronize(stream_);
+}
+
 void Staging::release() noexcept {
+  abort();
   for (const StagingBuffer& buffer : buffers_) {
     if (buffer.copied != nullptr) plan_.api->destroy_event(buffer.copied);
     if (buffer.data != nullptr) plan_.api->free_pinned(buffer.data);

@@ -58,7 +58,8 @@ class Staging {
   void set_compute_stream(void* stream) { compute_stream_ = stream; }
   bool has_compute_stream() const { return compute_stream_.has_value(); }
 
-  void abort() noexcept { usable_ = false; }
+  // Afterwards no copy is under way.
+  void abort() noexcept;
 
  private:
   template <typename Body>

@@ -12,6 +12,7 @@ class StagingApi : public StreamApi {
  public:
   virtual void* allocate_pinned(std::size_t size_bytes) = 0;
   virtual void free_pinned(void* data) noexcept = 0;
+  virtual void synchronize(void* stream) noexcept = 0;  // blocks
   // Between GPU memory and pinned memory, in the order of the stream; does not block.
   virtual void copy(void* to, const void* from, std::size_t size_bytes, void* stream) = 0;
 };

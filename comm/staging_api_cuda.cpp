@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include "comm/device/buffer.hpp"
 #include "comm/device/error.hpp"
 #include "comm/staging_api.hpp"
 #include "comm/stream_api_cuda.hpp"
@@ -10,11 +11,10 @@ namespace {
 class Staging final : public CudaStreams<StagingApi> {
  public:
   void* allocate_pinned(std::size_t size_bytes) override {
-    void* data = nullptr;
-    PENSTOCK_CUDA_CALL(cudaHostAlloc(&data, size_bytes, cudaHostAllocDefault));
-    return data;
+    return device::PinnedMemoryPool::allocate(size_bytes);
   }
-  void free_pinned(void* data) noexcept override { cudaFreeHost(data); }
+  void free_pinned(void* data) noexcept override { device::PinnedMemoryPool::free(data); }
+  void synchronize(void* stream) noexcept override { cudaStreamSynchronize(stream_of(stream)); }
   void copy(void* to, const void* from, std::size_t size_bytes, void* stream) override {
     PENSTOCK_CUDA_CALL(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDefault, stream_of(stream)));
   }

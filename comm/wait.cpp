@@ -31,21 +31,13 @@ void relax_cpu() {
 
 }  // namespace
 
-Wait::Wait(std::function<std::string()> name, std::chrono::milliseconds timeout, Pace pace)
-    : name_(std::move(name)), timeout_(timeout), pace_(pace), start_(Clock::now()) {}
-
-void Wait::pause() {
-  const Clock::duration waited = Clock::now() - start_;
-  if (waited >= timeout_) {
-    const double seconds = std::chrono::duration<double>(timeout_).count();
-    throw CommError(fmt::format("no {} for {} s", name_(), seconds));
-  }
+void Pacer::pause(Clock::time_point now) {
   if (rounds_ < kSpinRounds) {
     for (unsigned i = 0; i < kRelaxesPerRound; ++i) relax_cpu();
   } else if (rounds_ < kSpinRounds + kYieldRounds) {
     std::this_thread::yield();
     // The counter stays where it is.
-    if (pace_ == Pace::prompt && waited < kPromptTime) return;
+    if (pace_ == Pace::prompt && now - start_ < kPromptTime) return;
   } else {
     const unsigned sleeps = rounds_ - kSpinRounds - kYieldRounds;
     std::this_thread::sleep_for(std::min(kLongestSleep, kFirstSleep * (sleeps + 1)));
@@ -55,9 +47,31 @@ void Wait::pause() {
   ++rounds_;
 }
 
+void Pacer::restart(Clock::time_point now) {
+  start_ = now;
+  rounds_ = 0;
+}
+
+Wait::Wait(std::function<std::string()> name, std::chrono::milliseconds timeout, Pace pace)
+    : name_(std::move(name)),
+      timeout_(timeout),
+      start_(Clock::now()),
+      lookout_(timeout, start_),
+      pacer_(pace, start_) {}
+
+void Wait::pause() {
+  const Clock::time_point now = Clock::now();
+  lookout_.look(now);
+  if (lookout_.age(start_) >= timeout_) {
+    const double seconds = std::chrono::duration<double>(timeout_).count();
+    throw CommError(fmt::format("no {} for {} s", name_(), seconds));
+  }
+  pacer_.pause(now);
+}
+
 void Wait::restart() {
   start_ = Clock::now();
-  rounds_ = 0;
+  pacer_.restart(start_);
 }
 
 }  // namespace penstock::comm

@@ -4,20 +4,37 @@
 #include <functional>
 #include <string>
 
+#include "comm/clock.hpp"
+#include "comm/lookout.hpp"
+
 namespace penstock::comm {
 
-using Clock = std::chrono::steady_clock;
+// The pauses of one polled wait: spins briefly, then yields, then sleeps in growing steps of at
+// most 0.2 ms, so that waiting ranks leave the cores to those that work.
+class Pacer {
+ public:
+  // `prompt`: only yields in the first second, for a rank with a core of its own that waits for a
+  // GPU, whose steps take milliseconds.
+  enum class Pace { patient, prompt };
 
-// One polled wait with a deadline and a name. Spins briefly, then yields, then sleeps in growing
-// steps of at most 0.2 ms, so that waiting ranks leave the cores to those that work.
+  Pacer(Pace pace, Clock::time_point now) : pace_(pace), start_(now) {}
+  void pause(Clock::time_point now);
+  // Something came: what else is under way may be here soon.
+  void restart(Clock::time_point now);
+
+ private:
+  Pace pace_;
+  Clock::time_point start_;
+  unsigned rounds_ = 0;
+};
+
+// One polled wait with a deadline and a name. Time in which the process was stopped does not count.
 //
 //   Wait wait([&] { return fmt::format("activations for slot {} from rank {}", …); }, timeout);
 //   while (!done()) wait.pause();
 class Wait {
  public:
-  // `prompt`: only yields in the first second, for a rank with a core of its own that waits for a
-  // GPU, whose steps take milliseconds.
-  enum class Pace { patient, prompt };
+  using Pace = Pacer::Pace;
 
   // `name` is only called when the deadline has passed.
   Wait(std::function<std::string()> name, std::chrono::milliseconds timeout,
@@ -30,9 +47,9 @@ class Wait {
  private:
   std::function<std::string()> name_;
   std::chrono::milliseconds timeout_;
-  Pace pace_;
   Clock::time_point start_;
-  unsigned rounds_ = 0;
+  Lookout lookout_;
+  Pacer pacer_;
 };
 
 }  // namespace penstock::comm

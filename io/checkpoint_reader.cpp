@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -12,6 +11,7 @@
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_structure.hpp"
 #include "io/error.hpp"
+#include "io/for_each_parallel.hpp"
 
 namespace penstock::io {
 namespace {
@@ -19,37 +19,6 @@ namespace {
 // Read and hashed piece by piece, so that the hash finds the bytes in the core's own cache.
 constexpr std::uint64_t kPieceBytes = 512u << 10;
 constexpr int kVerifyThreads = 4;
-
-// Calls task(i) for 0 … count - 1 on up to `threads` threads, this one included, in rising order.
-// The exception of the lowest i wins; what comes after a failure is skipped.
-void for_each_parallel(std::uint64_t count, int threads,
-                       const std::function<void(std::uint64_t)>& task) {
-  std::atomic<std::uint64_t> next{0};
-  std::mutex mutex;
-  std::uint64_t failed = UINT64_MAX;
-  std::exception_ptr error;
-  const auto work = [&] {
-    for (std::uint64_t i = next++; i < count; i = next++) {
-      try {
-        task(i);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        next = count;
-        if (i < failed) {
-          failed = i;
-          error = std::current_exception();
-        }
-      }
-    }
-  };
-  const std::uint64_t helpers = std::min<std::uint64_t>(
-      static_cast<std::uint64_t>(std::max(threads, 1)) - 1, count == 0 ? 0 : count - 1);
-  std::vector<std::jthread> pool;
-  for (std::uint64_t i = 0; i < helpers; ++i) pool.emplace_back(work);
-  work();
-  pool.clear();  // joins
-  if (error) std::rethrow_exception(error);
-}
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #include "io/input_index.hpp"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -32,6 +33,7 @@ constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kReadBytes = 4u << 20;
 constexpr std::uint64_t kFormatBytes = 64u << 10;  // of its start, where the format is looked for
 constexpr std::size_t kPrefixBytes = 256;
+constexpr int kTellMilliseconds = 1000;  // that standard input still waits
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 // The index file: this, then `count` entries.
@@ -151,7 +153,8 @@ void refuse_pipe(const std::string& path) {
 }  // namespace
 
 std::uint64_t build_index(const std::string& input_path, const std::string& index_path,
-                          std::uint64_t limit) {
+                          std::uint64_t limit,
+                          const std::function<void(std::uint64_t bytes)>& on_bytes) {
   refuse_pipe(input_path);
   const File input(input_path);
   const std::uint64_t size = input.size_bytes();
@@ -175,6 +178,7 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
     }
     scanner.feed(bytes);
     offset += count;
+    if (on_bytes) on_bytes(offset);
   }
   header.count = scanner.finish();
   out.write_at(0, bytes_of(header));
@@ -182,11 +186,16 @@ std::uint64_t build_index(const std::string& input_path, const std::string& inde
   return header.count;
 }
 
-void spool_standard_input(const std::string& path, std::uint64_t limit) {
+void spool_standard_input(const std::string& path, std::uint64_t limit,
+                          const std::function<void(std::uint64_t bytes)>& on_bytes) {
   OutputFile out(path);
+  std::uint64_t done = 0;
   std::string buffer(1u << 20, '\0');
   bool blank = true;  // the line at hand, so far
   while (limit > 0) {
+    // What poll cannot tell, read will.
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    while (on_bytes && ::poll(&input, 1, kTellMilliseconds) == 0) on_bytes(done);
     const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw_errno("standard input", "read");
@@ -199,6 +208,8 @@ void spool_standard_input(const std::string& path, std::uint64_t limit) {
       blank = c == '\n' || (blank && is_blank(c));
     }
     out.append(bytes.substr(0, used));
+    done += bytes.size();
+    if (on_bytes) on_bytes(done);
   }
   out.commit();
 }

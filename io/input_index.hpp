@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,11 +26,15 @@ struct IndexEntry {
 // One pass over the input writes `index_path`. Blank lines are not records; CRLF is accepted; a
 // UTF-8 byte order mark at the start is skipped. Lines may have any length.
 // Only the first `limit` records count; what is behind them is not read. Returns their number.
+// `on_bytes`, if given, is called now and then with the bytes read so far.
 std::uint64_t build_index(const std::string& input_path, const std::string& index_path,
-                          std::uint64_t limit = UINT64_MAX);
+                          std::uint64_t limit = UINT64_MAX,
+                          const std::function<void(std::uint64_t bytes)>& on_bytes = {});
 
-// Copies standard input to `path`, up to the end of the line of the `limit`-th record.
-void spool_standard_input(const std::string& path, std::uint64_t limit = UINT64_MAX);
+// Copies standard input to `path`, up to the end of the line of the `limit`-th record. `on_bytes`,
+// if given, is called with the bytes read so far, also every second while nothing comes.
+void spool_standard_input(const std::string& path, std::uint64_t limit = UINT64_MAX,
+                          const std::function<void(std::uint64_t bytes)>& on_bytes = {});
 
 // Reads entries and lines on demand; memory does not grow with the input. Not thread-safe.
 class IndexedInput {

@@ -1,59 +1,115 @@
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace penstock::io {
 
-// The append-only journal of finished records: one JSON object a line. A row is the output row
-// with one more last member, "xxh3": the XXH3-64 (16 hexadecimal digits) of the bytes before the
-// member's comma. So any JSON tool reads it, and a torn or damaged row is seen.
+// The append-only journal of a run: one JSON object a line. The row of a finished record is its
+// output row, which begins with "id"; the row of one that is not finished, a partial row, is
+// {"partial":[1,2,3],"index":7} with the token ids generated so far. Both have one more last
+// member, "xxh3": the XXH3-64 (16 hexadecimal digits) of the bytes before the member's comma. So
+// any JSON tool reads a journal, and a torn or damaged row is seen.
+//
+// The latest partial row of a record counts until there is a row of it.
+
+// When rows go to the disk. The defaults are for jobs, others for tests.
+struct JournalLimits {
+  std::chrono::milliseconds delay{500};  // after append(), so that a row is durable within 1 s
+  std::size_t rows = 64;                 // that do not wait for the delay
+  std::size_t waiting_bytes = 64u << 20;
+  // For append() and sync(), while not a byte is taken by the file system.
+  std::chrono::milliseconds patience{10 * 60 * 1000};
+};
+
+// Writes and fdatasyncs on a thread of its own, so that a slow file system does not stop the
+// pipeline. All functions may be called from any thread.
+//
+// A failure of the thread (a full disk) is thrown, as FileError, by the next append() or sync(),
+// once. The rows concerned are kept: the append() or sync() after that tries to write them again,
+// on a line of their own, so that a row may stand in the file twice, or once torn.
 class JournalWriter {
  public:
-  // Creates or appends to `path`.
-  explicit JournalWriter(const std::string& path);
-  ~JournalWriter();  // flushes, without sync
-  JournalWriter(JournalWriter&&) noexcept;
-  JournalWriter& operator=(JournalWriter&&) noexcept;
+  // Creates or appends to `path`. A last line without newline, which a killed job may leave, is
+  // cut off. Throws FileError.
+  explicit JournalWriter(const std::string& path, const JournalLimits& limits = {});
+  // Writes and syncs what waits, as well as the disk allows.
+  ~JournalWriter();
+  JournalWriter(const JournalWriter&) = delete;
+  JournalWriter& operator=(const JournalWriter&) = delete;
 
-  // `row` is one JSON object on one line, without newline. Buffered; throws FileError.
+  // `row` is one JSON object on one line, without newline, with "index" equal to `index`; else
+  // std::invalid_argument. Blocks while more than limits.waiting_bytes wait. Where it throws, the
+  // row is not taken.
   void append(std::uint64_t index, std::string_view row);
-  void flush();  // to the operating system
-  void sync();   // flush and fdatasync
+  // The ids generated so far, none of them negative (std::invalid_argument).
+  void append_partial(std::uint64_t index, std::span<const std::int32_t> tokens);
+
+  // All that was appended is on disk when it returns.
+  void sync();
+  // Write and sync now what is there, without waiting for it; never throws.
+  void hurry() noexcept;
 
  private:
   struct State;
-  std::unique_ptr<State> state_;
+  void append_line(std::string_view line);
+  std::shared_ptr<State> state_;
 };
 
-// Reads rows front to back. `row` is the output row, without the checksum. Returns false at the
-// end; a torn last row (no newline, or a bad checksum on the last line) counts as the end; damage
-// before that is a FileError with the line number.
+struct JournalRow {
+  std::uint64_t index = 0;  // of the record
+  bool partial = false;
+  std::string row;                   // the output row, without checksum; empty if partial
+  std::vector<std::int32_t> tokens;  // if partial: ids generated so far, not negative
+  std::uint64_t offset = 0;          // of the line in the file
+  std::uint32_t length = 0;          // of the line, bytes without newline
+};
+
+// Reads rows front to back. Lines that are damaged (torn, of zeros or rubbish, longer than any row,
+// with a wrong checksum, of no record) are skipped and counted: their records are computed again.
+// Bytes appended after the constructor are not read.
 class JournalReader {
  public:
-  explicit JournalReader(const std::string& path);
+  explicit JournalReader(const std::string& path);  // throws FileError
   ~JournalReader();
-  bool next(std::uint64_t& index, std::string& row);
-  std::uint64_t valid_bytes() const;  // up to the end of the last good row
+  JournalReader(const JournalReader&) = delete;
+  JournalReader& operator=(const JournalReader&) = delete;
+
+  // False at the end. Throws FileError where the file cannot be read.
+  bool next(JournalRow& row);
+  std::uint64_t damaged_lines() const;  // up to the last row read
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Throws FileError unless the row is of one of the records `first` … `end` - 1.
+void require_in_range(const std::string& journal, const JournalRow& row, std::uint64_t first,
+                      std::uint64_t end);
 
 struct MergeCounts {
   std::uint64_t rows = 0;
   std::uint64_t duplicates = 0;  // later rows of the same record, ignored
+  std::uint64_t damaged_lines = 0;
 };
 
-// Merges journals into `output` in index order: rows 0 … records - 1, each exactly once, written
-// under a temporary name, synced and renamed. Memory stays bounded (a table of offsets lives in a
-// scratch file in `scratch_folder`, windows of it in memory). A missing record is a FileError.
-MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t records,
-                           const std::string& output, const std::string& scratch_folder);
+// Merges journals into `output` in index order: the rows of records `first` … `end` - 1, each
+// exactly once, written under a temporary name, synced and renamed. Partial rows and damaged lines
+// are left out. Memory stays bounded (a table of offsets lives in a scratch file in
+// `scratch_folder`, windows of it in memory). FileError for a record without a row, and for a row
+// of a record that is not in the range. `on_rows`, if given, is called now and then with the number
+// of rows read and written so far, twice `end` - `first` or more in the end.
+MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t first,
+                           std::uint64_t end, const std::string& output,
+                           const std::string& scratch_folder,
+                           const std::function<void(std::uint64_t rows)>& on_rows = {});
 
 }  // namespace penstock::io

@@ -8,6 +8,7 @@
 #include <list>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <unordered_map>
 
 #include "io/error.hpp"
@@ -110,29 +111,47 @@ class PlaceTable {
   std::unordered_map<std::uint64_t, std::list<Window>::iterator> by_number_;
 };
 
-// Notes where each row of one journal lies.
-void note_rows(const std::string& path, std::uint32_t journal_plus_1, std::uint64_t records,
-               PlaceTable& table, MergeCounts& counts) {
-  JournalReader reader(path);
-  std::uint64_t index = 0;
-  std::string row;
-  std::uint64_t offset = 0;
-  while (reader.next(index, row)) {
-    const std::uint64_t end = reader.valid_bytes();
-    if (index >= records) {
-      throw FileError(path, fmt::format("has a row of record {} at byte {}, the dataset has {} "
-                                        "records",
-                                        index, offset, records));
-    }
-    Place& place = table[index];
-    if (place.journal_plus_1 != 0) {
-      ++counts.duplicates;
-    } else {
-      place = {offset, static_cast<std::uint32_t>(end - offset - 1), journal_plus_1};
-      ++counts.rows;
-    }
-    offset = end;
+// Counts rows, and tells of them now and then.
+class RowCounter {
+ public:
+  explicit RowCounter(const std::function<void(std::uint64_t rows)>& on_rows) : on_rows_(on_rows) {}
+
+  void count() {
+    if (++rows_ % kRows == 0 && on_rows_) on_rows_(rows_);
   }
+
+ private:
+  static constexpr std::uint64_t kRows = 1024;
+  const std::function<void(std::uint64_t rows)>& on_rows_;
+  std::uint64_t rows_ = 0;
+};
+
+// The records of a job and where their rows lie.
+struct Rows {
+  std::uint64_t first = 0;
+  std::uint64_t end = 0;
+  PlaceTable places;
+  MergeCounts counts;
+};
+
+// Notes where each row of one journal lies.
+void note_rows(const std::string& path, std::uint32_t journal_plus_1, Rows& rows,
+               RowCounter& counter) {
+  JournalReader reader(path);
+  JournalRow row;
+  while (reader.next(row)) {
+    counter.count();
+    require_in_range(path, row, rows.first, rows.end);
+    if (row.partial) continue;
+    Place& place = rows.places[row.index - rows.first];
+    if (place.journal_plus_1 != 0) {
+      ++rows.counts.duplicates;
+    } else {
+      place = {row.offset, row.length, journal_plus_1};
+      ++rows.counts.rows;
+    }
+  }
+  rows.counts.damaged_lines += reader.damaged_lines();
 }
 
 std::string names_of(const std::vector<std::string>& journals) {
@@ -143,25 +162,30 @@ std::string names_of(const std::vector<std::string>& journals) {
 
 }  // namespace
 
-MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t records,
-                           const std::string& output, const std::string& scratch_folder) {
-  MergeCounts counts;
-  PlaceTable table(scratch_folder, records);
+MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t first,
+                           std::uint64_t end, const std::string& output,
+                           const std::string& scratch_folder,
+                           const std::function<void(std::uint64_t rows)>& on_rows) {
+  if (end < first) {
+    throw std::invalid_argument(fmt::format("a merge of the records {} to {}", first, end));
+  }
+  Rows rows{first, end, PlaceTable(scratch_folder, end - first), {}};
+  RowCounter counter(on_rows);
   std::vector<File> files;
   files.reserve(journals.size());
   for (const std::string& journal : journals) {
     files.emplace_back(journal);
-    note_rows(journal, static_cast<std::uint32_t>(files.size()), records, table, counts);
+    note_rows(journal, static_cast<std::uint32_t>(files.size()), rows, counter);
   }
 
   OutputFile out(output);
   std::string line;
-  for (std::uint64_t record = 0; record < records; ++record) {
-    const Place& place = table[record];
+  for (std::uint64_t record = first; record < end; ++record) {
+    const Place& place = rows.places[record - first];
     if (place.journal_plus_1 == 0) {
       throw FileError(names_of(journals),
                       fmt::format("record {} has no row ({} of {} records have one)", record,
-                                  counts.rows, records));
+                                  rows.counts.rows, end - first));
     }
     const File& file = files[place.journal_plus_1 - 1];
     line.resize(place.length);
@@ -173,9 +197,10 @@ MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64
     }
     out.append(*row);
     out.append("\n");
+    counter.count();
   }
   out.commit();
-  return counts;
+  return rows.counts;
 }
 
 }  // namespace penstock::io

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <system_error>
 
 namespace penstock::io {
 namespace {
@@ -13,6 +15,8 @@ constexpr std::string_view kMember = R"(,"xxh3":")";
 constexpr std::string_view kEnd = R"("})";
 constexpr std::size_t kDigits = 16;
 constexpr std::size_t kTailBytes = kMember.size() + kDigits + kEnd.size();
+constexpr std::string_view kPartial = R"({"partial":[)";
+constexpr std::string_view kPartialIndex = R"(],"index":)";
 
 // Stops at the top-level "index", so that long texts after it are not parsed.
 class IndexFinder : public nlohmann::json_sax<nlohmann::json> {
@@ -54,6 +58,23 @@ class IndexFinder : public nlohmann::json_sax<nlohmann::json> {
   bool at_index_ = false;
 };
 
+// Takes a number as this program writes it, without sign and leading zeros, off the start of
+// `text`.
+template <typename Number>
+bool take_number(std::string_view& text, Number& number) {
+  const char* const begin = text.data();
+  const auto [end, error] = std::from_chars(begin, begin + text.size(), number);
+  if (error != std::errc{} || *begin == '-' || (*begin == '0' && end != begin + 1)) return false;
+  text.remove_prefix(static_cast<std::size_t>(end - begin));
+  return true;
+}
+
+bool take(std::string_view& text, std::string_view word) {
+  if (!text.starts_with(word)) return false;
+  text.remove_prefix(word.size());
+  return true;
+}
+
 }  // namespace
 
 std::string to_journal_line(std::string_view row) {
@@ -92,6 +113,37 @@ std::optional<std::uint64_t> row_index(std::string_view row) {
   IndexFinder finder;
   nlohmann::json::sax_parse(row, &finder);
   return finder.found;
+}
+
+bool is_partial_row(std::string_view row) { return row.starts_with(kPartial); }
+
+std::string to_partial_row(std::uint64_t index, std::span<const std::int32_t> tokens) {
+  std::string row(kPartial);
+  for (const std::int32_t token : tokens) {
+    if (token < 0) throw std::invalid_argument(fmt::format("token {} of a partial row", token));
+    if (row.size() > kPartial.size()) row += ',';
+    row += fmt::format_int(token).c_str();
+  }
+  row += kPartialIndex;
+  row += fmt::format_int(index).c_str();
+  row += '}';
+  return row;
+}
+
+std::optional<std::uint64_t> from_partial_row(std::string_view row,
+                                              std::vector<std::int32_t>& tokens) {
+  tokens.clear();
+  if (!take(row, kPartial)) return std::nullopt;
+  if (!row.starts_with(']')) {
+    do {
+      std::int32_t token = 0;
+      if (!take_number(row, token)) return std::nullopt;
+      tokens.push_back(token);
+    } while (take(row, ","));
+  }
+  std::uint64_t index = 0;
+  if (!take(row, kPartialIndex) || !take_number(row, index) || row != "}") return std::nullopt;
+  return index;
 }
 
 }  // namespace penstock::io

@@ -17,8 +17,10 @@ namespace {
 
 constexpr std::size_t kBufferBytes = 1u << 20;
 
-// A rename is on disk only when its folder is. Some file systems cannot sync folders (EINVAL), and
-// some folders may be written but not read (EACCES); they give what they have.
+}  // namespace
+
+// Some file systems cannot sync folders (EINVAL), and some folders may be written but not read
+// (EACCES).
 void sync_folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
@@ -31,8 +33,6 @@ void sync_folder_of(const std::string& path) {
   errno = error;
   throw_errno(folder, "sync the folder");
 }
-
-}  // namespace
 
 void write_all(int descriptor, std::string_view bytes, const std::string& path) {
   while (!bytes.empty()) {

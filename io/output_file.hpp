@@ -42,6 +42,10 @@ class OutputFile {
   std::string buffer_;
 };
 
+// Puts the name of a file that was made or renamed on the disk: it is there only when its folder
+// is. What a file system cannot do here is left out.
+void sync_folder_of(const std::string& path);
+
 // All of `bytes` at the end of, or at `offset` in, an open file; interrupted and short writes are
 // taken up again. `path` is for messages.
 void write_all(int descriptor, std::string_view bytes, const std::string& path);

@@ -1,18 +1,14 @@
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "comm/link.hpp"
 
-// What the stages of a pipeline do together before and after the work.
+// What the stages of a pipeline do together before and after the work. Who does not come is named
+// when its work has not moved (Control::beat) for endpoint.watchdog.
 namespace penstock::jobs {
-
-// A member may be busy for this long before it comes: reading the weights of a stage from a busy
-// file system.
-inline constexpr std::chrono::minutes kAgreementTimeout{60};
 
 // Throws comm::AgreeError on all members unless `mine` is the same on all; the keys are the names
 // that the user knows the values by.

@@ -72,6 +72,17 @@ PipelineTotals run_phase(comm::Endpoint& endpoint, StageSetup& setup, BenchWorkl
   return {};
 }
 
+// All stages load at the same time.
+double load_bytes_per_s(const std::vector<StageReport>& stages) {
+  double bytes = 0;
+  double seconds = 0;
+  for (const StageReport& stage : stages) {
+    bytes += static_cast<double>(stage.bytes_loaded);
+    seconds = std::max(seconds, stage.load_seconds);
+  }
+  return seconds > 0 ? bytes / seconds : 0;
+}
+
 // The ledger between the two marks of a decode phase.
 std::vector<StageLedger> steady_ledger(const PipelineTotals& totals, const StageSetup& setup) {
   std::vector<StageLedger> ledger;
@@ -124,6 +135,7 @@ std::string format_device(const StageSetup& setup) {
       text += fmt::format("rank {}: {}, {}\n", stage.rank, stage.gpu, stage.gpu_uuid);
     }
   }
+  text += format_reads(setup.reports, setup.checkpoint.size_bytes());
   for (const std::string& edge : setup.links.edges) text += edge + "\n";
   for (const std::string& warning : setup.warnings) text += "warning: " + warning + "\n";
   return text;
@@ -145,6 +157,7 @@ void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits
         {"edges", setup.links.edges},
         {"prompt_tokens", options.prompt_tokens},
         {"generated_tokens", options.generated_tokens},
+        {"load_bytes_per_s", load_bytes_per_s(setup.reports)},
         {"machine",
          {{"flops_per_s", machine.flops_per_second}, {"bytes_per_s", machine.bytes_per_second}}},
         {"rows", json::array()}};
@@ -205,40 +218,43 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
 
 int run_bench(const comm::World& world, const BenchOptions& options) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
-  return run_stages(world, layout, [&](comm::Endpoint& endpoint) {
-    const StageDevice device =
-        take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
-    StageSetup setup = set_up_stage(endpoint, world, layout, device, options.pipeline);
-    agree_on_equal(endpoint, {{"--batch", options.batches},
-                              {"--prompt", options.prompt_tokens},
-                              {"--generate", options.generated_tokens}});
-    agree_on(endpoint, "the size of the benchmark", [&] { check_size(setup, options); });
-    const model::MachineLimits machine = measure_all(endpoint, setup);
-    // Memory is first touched in an unmeasured phase.
-    BenchWorkload warm_up(*std::max_element(options.batches.begin(), options.batches.end()),
-                          options.prompt_tokens, 1, setup.config.vocab_size);
-    run_phase(endpoint, setup, warm_up);
-    std::vector<BenchRow> rows;
-    for (const std::uint32_t batch : options.batches) {
-      BenchWorkload prefill(batch, options.prompt_tokens, 1, setup.config.vocab_size);
-      run_phase(endpoint, setup, prefill);
-      BenchWorkload decode(batch, options.prompt_tokens, options.generated_tokens,
-                           setup.config.vocab_size);
-      const PipelineTotals totals = run_phase(endpoint, setup, decode);
-      if (endpoint.control->member() != 0) continue;
-      BenchRow row;
-      row.batch = batch;
-      row.prefill_tokens_per_s =
-          static_cast<double>(batch) * options.prompt_tokens / prefill.prefill_seconds();
-      row.decode_tokens_per_s = decode.decode_tokens_per_second();
-      row.prefill_limit = prefill_limit(setup, machine, options, batch);
-      row.decode_limit = decode_limit(setup, machine, options, batch);
-      row.decode_ledger = steady_ledger(totals, setup);
-      rows.push_back(std::move(row));
-    }
-    if (endpoint.control->member() == 0) print_results(rows, machine, setup, options);
-    return 0;
-  });
+  return run_stages(
+      world, layout,
+      [&](comm::Endpoint& endpoint) {
+        const StageDevice device =
+            take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
+        StageSetup setup = set_up_stage(endpoint, world, layout, device, options.pipeline);
+        agree_on_equal(endpoint, {{"--batch", options.batches},
+                                  {"--prompt", options.prompt_tokens},
+                                  {"--generate", options.generated_tokens}});
+        agree_on(endpoint, "the size of the benchmark", [&] { check_size(setup, options); });
+        const model::MachineLimits machine = measure_all(endpoint, setup);
+        // Memory is first touched in an unmeasured phase.
+        BenchWorkload warm_up(*std::max_element(options.batches.begin(), options.batches.end()),
+                              options.prompt_tokens, 1, setup.config.vocab_size);
+        run_phase(endpoint, setup, warm_up);
+        std::vector<BenchRow> rows;
+        for (const std::uint32_t batch : options.batches) {
+          BenchWorkload prefill(batch, options.prompt_tokens, 1, setup.config.vocab_size);
+          run_phase(endpoint, setup, prefill);
+          BenchWorkload decode(batch, options.prompt_tokens, options.generated_tokens,
+                               setup.config.vocab_size);
+          const PipelineTotals totals = run_phase(endpoint, setup, decode);
+          if (endpoint.control->member() != 0) continue;
+          BenchRow row;
+          row.batch = batch;
+          row.prefill_tokens_per_s =
+              static_cast<double>(batch) * options.prompt_tokens / prefill.prefill_seconds();
+          row.decode_tokens_per_s = decode.decode_tokens_per_second();
+          row.prefill_limit = prefill_limit(setup, machine, options, batch);
+          row.decode_limit = decode_limit(setup, machine, options, batch);
+          row.decode_ledger = steady_ledger(totals, setup);
+          rows.push_back(std::move(row));
+        }
+        if (endpoint.control->member() == 0) print_results(rows, machine, setup, options);
+        return 0;
+      },
+      options.pipeline.watchdog);
 }
 
 }  // namespace penstock::jobs

@@ -47,25 +47,37 @@ std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entri
 }
 
 Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
-                 const RequestBuilder& builder, std::uint32_t window_records)
+                 const RequestBuilder& builder, RecordRange range, const io::RecordSet& finished,
+                 std::uint32_t window_records)
     : input_(&input),
       format_(format),
       builder_(&builder),
+      range_(range),
+      finished_(&finished),
       window_records_(window_records),
-      size_(input.size()) {}
+      next_window_(range.first) {}
 
 std::optional<DatasetItem> Dataset::next() {
-  if (position_ == order_.size() && !load_window()) return std::nullopt;
+  while (position_ == order_.size()) {
+    if (!load_window()) return std::nullopt;
+  }
   const std::uint32_t position = order_[position_++];
-  return make_item(entries_[position], window_begin_ + position);
+  return make_item(entries_[position], indexes_[position]);
 }
 
 bool Dataset::load_window() {
-  const std::uint64_t begin = window_begin_ + entries_.size();
-  if (begin == size_) return false;
-  entries_ = input_->entries(begin, std::min<std::uint64_t>(window_records_, size_ - begin));
+  if (next_window_ == range_.end) return false;
+  const std::uint64_t count = std::min<std::uint64_t>(window_records_, range_.end - next_window_);
+  const std::vector<io::IndexEntry> window = input_->entries(next_window_, count);
+  entries_.clear();
+  indexes_.clear();
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (finished_->contains(next_window_ + i)) continue;
+    entries_.push_back(window[i]);
+    indexes_.push_back(next_window_ + i);
+  }
   order_ = window_order(entries_);
-  window_begin_ = begin;
+  next_window_ += count;
   position_ = 0;
   return true;
 }

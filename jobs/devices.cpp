@@ -20,8 +20,14 @@ constexpr std::chrono::minutes kDeviceTimeout{10};
 
 std::vector<DeviceOffer> gather_offers(comm::Endpoint& endpoint,
                                        const comm::device::GpuSurvey& survey) {
-  json mine = {{"host", comm::host_name()}, {"none", survey.none}, {"uuids", json::array()}};
-  for (const comm::device::Gpu& gpu : survey.gpus) mine["uuids"].push_back(gpu.uuid);
+  json mine = {{"host", comm::host_name()},
+               {"none", survey.none},
+               {"uuids", json::array()},
+               {"bus_ids", json::array()}};
+  for (const comm::device::Gpu& gpu : survey.gpus) {
+    mine["uuids"].push_back(gpu.uuid);
+    mine["bus_ids"].push_back(gpu.pci_bus_id);
+  }
   std::vector<DeviceOffer> offers;
   for (const std::string& text :
        endpoint.control->all_gather(mine.dump(), "looking for GPUs", kDeviceTimeout)) {
@@ -31,9 +37,32 @@ std::vector<DeviceOffer> gather_offers(comm::Endpoint& endpoint,
     offer.visible.host = theirs.at("host");
     offer.visible.uuids = theirs.at("uuids").get<std::vector<std::string>>();
     offer.none = theirs.at("none");
+    offer.bus_ids = theirs.at("bus_ids").get<std::vector<std::string>>();
     offers.push_back(std::move(offer));
   }
   return offers;
+}
+
+// Ranks that share a GPU wait for each other's time slices, so NCCL's kernels might never meet; and
+// NCCL refuses neighbours on one card, be it as MIG slices, since it tells GPUs apart by their
+// place on the bus.
+std::string why_no_nccl(const std::vector<DeviceOffer>& offers,
+                        const std::vector<comm::device::GpuChoice>& gpus) {
+  const auto at = [&](const std::vector<std::string>& list, std::size_t rank) {
+    return list.at(static_cast<std::size_t>(gpus[rank].gpu));
+  };
+  for (std::size_t i = 0; i < offers.size(); ++i) {
+    for (std::size_t j = i + 1; j < offers.size(); ++j) {
+      if (offers[i].visible.host != offers[j].visible.host) continue;
+      if (at(offers[i].visible.uuids, i) == at(offers[j].visible.uuids, j)) {
+        return fmt::format("{} and {} share a GPU", offers[i].name, offers[j].name);
+      }
+      if (j == i + 1 && at(offers[i].bus_ids, i) == at(offers[j].bus_ids, j)) {
+        return fmt::format("{} and {} have MIG slices of one GPU", offers[i].name, offers[j].name);
+      }
+    }
+  }
+  return "";
 }
 
 }  // namespace
@@ -74,6 +103,7 @@ DevicePlan plan_devices(DeviceKind asked, const std::vector<DeviceOffer>& offers
     std::vector<comm::device::VisibleGpus> visible;
     for (const DeviceOffer& offer : offers) visible.push_back(offer.visible);
     plan.gpus = comm::device::choose_gpus(visible);
+    plan.no_nccl = why_no_nccl(offers, plan.gpus);
     return plan;
   }
   const std::string who = offers.size() > 1 ? lacking->name + ": " : std::string();
@@ -95,10 +125,13 @@ StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind ask
   // Ranks that differ would wait for each other.
   agree_on_equal(endpoint, {{"--device", to_string(asked)}, {"--link", to_string(asked_link)}});
   StageDevice device;
+  DevicePlan plan;
   const bool threads = layout.link == LinkKind::local && layout.stages > 1;
   if (asked != DeviceKind::cpu && !threads) {
-    const comm::device::GpuSurvey survey = comm::device::survey_gpus();
-    const DevicePlan plan = plan_devices(asked, gather_offers(endpoint, survey));
+    comm::device::GpuSurvey survey;
+    // A GPU that is broken answers with an error.
+    agree_on(endpoint, "looking for GPUs", [&] { survey = comm::device::survey_gpus(); });
+    plan = plan_devices(asked, gather_offers(endpoint, survey));
     device.kind = plan.kind;
     // A program without CUDA had no choice to tell of.
     if (survey.runtime_version > 0) device.note = plan.note;
@@ -112,7 +145,8 @@ StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind ask
         fmt::format("{} stages in one process compute on its CPUs; for GPUs start a rank for each",
                     layout.stages);
   }
-  device.link = choose_link(device.kind, asked_link, layout);
+  device.link = choose_link(plan, asked_link, layout);
+  if (asked_link == LinkKind::automatic) device.no_nccl = plan.no_nccl;
   if (device.kind == DeviceKind::cuda) {
     agree_on(endpoint, "taking the GPUs", [&] { comm::device::use_gpu(device.gpu); });
   }

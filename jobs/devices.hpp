@@ -22,7 +22,8 @@ void check_device(DeviceKind device, LinkKind link, const Layout& layout);
 struct DeviceOffer {
   std::string name;  // "rank 5, host n042"
   comm::device::VisibleGpus visible;
-  std::string none;  // why it has no GPU
+  std::string none;                    // why it has no GPU
+  std::vector<std::string> bus_ids{};  // of the visible GPUs, in their order
 };
 
 // The same on all ranks. The stages of a pipeline compute on devices of one kind, since answers
@@ -31,6 +32,7 @@ struct DevicePlan {
   DeviceKind kind = DeviceKind::cpu;          // never automatic
   std::vector<comm::device::GpuChoice> gpus;  // of each rank; empty on CPUs
   std::string note;                           // why `auto` took no GPU
+  std::string no_nccl;                        // why NCCL cannot connect the ranks; empty if it can
 };
 
 // Pure. `auto` takes GPUs where every rank has one, CPUs where none has; where only some have, and
@@ -44,6 +46,7 @@ struct StageDevice {
   int sharers = 1;                  // stages that have this GPU
   LinkKind link = LinkKind::local;  // between the stages, never automatic
   std::string note;                 // for the header: why `auto` took no GPU
+  std::string no_nccl;              // the same: why `auto` did not take NCCL
 };
 
 // Agrees on the devices and, on GPUs, makes this stage's the thread's current one. Collective over
@@ -51,13 +54,14 @@ struct StageDevice {
 StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind asked_link,
                         const Layout& layout);
 
-// The link between stages on `device`: `asked`, or for auto NCCL between GPUs, MPI between ranks on
-// CPUs, local between threads. Throws UsageError for NCCL between CPUs.
-LinkKind choose_link(DeviceKind device, LinkKind asked, const Layout& layout);
+// The link between stages: `asked`, or for auto NCCL between GPUs that it can connect, else MPI
+// between ranks, local between threads. Throws UsageError for NCCL between CPUs. NCCL between GPUs
+// that it cannot connect is left to connect_links(), since NCCL_HOSTID may allow it.
+LinkKind choose_link(const DevicePlan& plan, LinkKind asked, const Layout& layout);
 
 // What the header says about the links, and what is wrong with them.
 struct LinkReport {
-  std::string name;                // "nccl", "mpi, by way of host memory"
+  std::string name;                // "nccl", "mpi, by way of host memory, since …"
   std::vector<std::string> edges;  // a line for each whose speed is known
   std::vector<std::string> warnings;
 };

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 #include <unordered_set>
@@ -11,10 +12,30 @@
 namespace penstock::jobs {
 namespace {
 
+// How long a round through all slots takes lately.
+class RoundTimes {
+ public:
+  // Called for each slot in turn.
+  void visit(std::uint32_t slot, Ledger::Time now) {
+    if (slot != 0) return;
+    if (last_ != Ledger::Time{}) {
+      const double round = std::chrono::duration<double>(now - last_).count();
+      seconds_ = seconds_ == 0 ? round : seconds_ + (round - seconds_) * kWeight;
+    }
+    last_ = now;
+  }
+  double seconds() const { return seconds_; }  // 0: not known yet
+
+ private:
+  static constexpr double kWeight = 0.1;  // of the latest round
+  Ledger::Time last_{};
+  double seconds_ = 0;
+};
+
 class Driver {
  public:
   Driver(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options,
-         const model::StepCost& cost, Workload& workload)
+         const model::StepCost& cost, Workload& workload, FlightRecorder* recorder)
       : endpoint_(endpoint),
         stage_(stage),
         options_(options),
@@ -22,7 +43,7 @@ class Driver {
         scheduler_(
             {options.slots, options.max_step_tokens, options.max_sequences, options.kv_blocks},
             cost),
-        context_(endpoint, stage, options, [this] { return pump(); }),
+        context_(endpoint, stage, options, [this] { return pump(); }, recorder),
         under_way_(options.slots) {
     totals_.stages.resize(static_cast<std::size_t>(stages()));
     latest_.resize(totals_.stages.size());
@@ -33,9 +54,14 @@ class Driver {
   PipelineTotals run() {
     for (std::uint32_t slot = 0;; slot = (slot + 1) % options_.slots) {
       if (scheduler_.in_flight(slot)) collect(slot);
+      keep_pace(slot);
+      if (pace_ == Pace::stop) break;
       refill();
-      if (scheduler_.idle() && exhausted_) break;
+      if (scheduler_.idle() && (exhausted_ || pace_ != Pace::admit)) break;
       start(slot);
+    }
+    for (std::uint32_t slot = 0; slot < options_.slots; ++slot) {
+      if (scheduler_.in_flight(slot)) collect(slot);
     }
     stop();
     totals_.evictions = scheduler_.evictions();
@@ -45,13 +71,22 @@ class Driver {
  private:
   int stages() const { return endpoint_.control->size(); }
 
+  // Whether records are still to be admitted.
+  void keep_pace(std::uint32_t slot) {
+    rounds_.visit(slot, steady_now());
+    pace_ = workload_.pace(
+        [this] { return static_cast<double>(scheduler_.rounds_needed()) * rounds_.seconds(); });
+    scheduler_.set_admitting(pace_ == Pace::admit);
+  }
+
   // Keeps enough records queued. On the ledger this is time in which no step is planned, so a
   // step's turn reads two steps' worth at most: the queue fills up while the stages compute.
   void refill() {
     const std::size_t enough = std::size_t{2} * options_.max_step_tokens;
     std::size_t read = 0;
-    while (!exhausted_ && read < enough && scheduler_.wanted() > 0) {
+    while (pace_ == Pace::admit && !exhausted_ && read < enough && scheduler_.wanted() > 0) {
       std::optional<Work> work = workload_.next();
+      endpoint_.control->beat(1);
       if (!work) {
         exhausted_ = true;
         scheduler_.set_exhausted();
@@ -59,7 +94,8 @@ class Driver {
       }
       const std::uint64_t record = work->record;
       const std::size_t tokens = work->prompt.size();
-      read += tokens;
+      read += std::max<std::size_t>(tokens, 1);
+      if (tokens == 0) continue;
       if (!scheduler_.add(std::move(*work))) {
         workload_.reject(record, fmt::format("the prompt has {} tokens; the KV memory holds {} "
                                              "(raise --kv-memory)",
@@ -124,10 +160,11 @@ class Driver {
     context_.wait(
         scheduler_.draining() ? Share::drain : Share::wait_downstream,
         [&] { return results_.contains(step); },
-        [&] {
-          return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
-                             endpoint_.control->describe(stages() - 1));
-        });
+        {[&] {
+           return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
+                              endpoint_.control->describe(stages() - 1));
+         },
+         stages() - 1});
     const auto result = results_.extract(step);
     for (const SampledToken& sampled : scheduler_.complete(slot, result.mapped())) {
       ++totals_.generated_tokens;
@@ -136,6 +173,11 @@ class Driver {
     if (workload_.mark_due()) mark();
     update_busy();
     workload_.step_done(busy_);
+  }
+
+  std::uint64_t slot_of(std::uint64_t step) const {
+    return static_cast<std::uint64_t>(std::find(under_way_.begin(), under_way_.end(), step) -
+                                      under_way_.begin());
   }
 
   void mark() {
@@ -153,9 +195,14 @@ class Driver {
       switch (kind_of(message->bytes)) {
         case MessageKind::tokens: {
           Tokens tokens = parse_tokens(message->bytes);
+          context_.note(FlightEvent::tokens_arrived, tokens.step, slot_of(tokens.step),
+                        tokens.ids.size());
           results_.emplace(tokens.step, std::move(tokens.ids));
           break;
         }
+        case MessageKind::stop_request:
+          workload_.stop_requested(parse_stop_request(message->bytes));
+          break;
         case MessageKind::status:
           latest_.at(from) = parse_times(message->bytes).totals;
           break;
@@ -195,10 +242,10 @@ class Driver {
     context_.flush();
     context_.wait(
         Share::drain, [&] { return stopped_ == stages() - 1; },
-        [&] {
+        {[&] {
           return fmt::format("farewell from {} of the {} other stages", stages() - 1 - stopped_,
                              stages() - 1);
-        });
+        }});
     totals_.stages[0].totals = context_.ledger().totals(steady_now());
   }
 
@@ -216,6 +263,8 @@ class Driver {
   std::vector<LedgerTotals> before_;
   std::vector<double> busy_;
   Ledger::Time next_busy_{};
+  RoundTimes rounds_;
+  Pace pace_ = Pace::admit;
   std::uint32_t idle_visits_ = 0;
   int stopped_ = 0;
   bool exhausted_ = false;
@@ -225,9 +274,9 @@ class Driver {
 
 PipelineTotals run_driver(comm::Endpoint& endpoint, model::Stage& stage,
                           const PipelineOptions& options, const model::StepCost& cost,
-                          Workload& workload) {
+                          Workload& workload, FlightRecorder* recorder) {
   stage.begin_run();
-  Driver driver(endpoint, stage, options, cost, workload);
+  Driver driver(endpoint, stage, options, cost, workload, recorder);
   const comm::AbortOnException abort(endpoint);  // before the driver's buffers are freed
   return driver.run();
 }

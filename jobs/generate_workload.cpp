@@ -20,35 +20,69 @@ struct GenerateWorkload::Active {
         prompt_tokens(prompt),
         decoder(tokenizer),
         text(request.params.stop) {}
+  void restart(const model::Tokenizer& tokenizer) {
+    decoder = model::StreamDecoder(tokenizer);
+    text = StopStrings(request.params.stop);
+    generated.clear();
+  }
   Request request;  // without its prompt, which the scheduler holds
   std::uint32_t prompt_tokens;
   model::StreamDecoder decoder;
   StopStrings text;
-  std::uint32_t generated = 0;
+  std::vector<std::int32_t> generated;
+  std::size_t journalled = 0;  // of them
 };
 
-GenerateWorkload::GenerateWorkload(
-    Dataset& dataset, const model::Tokenizer& tokenizer, io::JournalWriter& journal,
-    std::function<void(const GenerateCounts&, const std::vector<double>& busy)> on_step)
-    : dataset_(dataset), tokenizer_(tokenizer), journal_(journal), on_step_(std::move(on_step)) {}
+GenerateWorkload::GenerateWorkload(Dataset& dataset, const model::Tokenizer& tokenizer,
+                                   io::JournalWriter& journal, EarlierWork earlier,
+                                   GenerateHooks hooks)
+    : dataset_(dataset),
+      tokenizer_(tokenizer),
+      journal_(journal),
+      earlier_(std::move(earlier)),
+      hooks_(std::move(hooks)) {
+  counts_.answered = earlier_.answered;
+  counts_.failed = earlier_.failed;
+  for (const auto& [record, tokens] : earlier_.partial) counts_.partial_tokens += tokens.size();
+}
 
 GenerateWorkload::~GenerateWorkload() = default;
 
 std::optional<Work> GenerateWorkload::next() {
-  while (auto item = dataset_.next()) {
-    if (const auto* failed = std::get_if<FailedRecord>(&*item)) {
-      fail(*failed);
-      continue;
-    }
-    Request& request = std::get<Request>(*item);
-    const auto prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
-    Work work{request.index, std::move(request.prompt), request.params.sampling,
-              request.params.max_tokens};
-    counts_.tokens_in += prompt_tokens;
-    active_.try_emplace(request.index, std::move(request), prompt_tokens, tokenizer_);
-    return work;
+  std::optional<DatasetItem> item = dataset_.next();
+  if (!item) return std::nullopt;
+  if (const auto* failed = std::get_if<FailedRecord>(&*item)) {
+    fail(*failed);
+    return Work{};
   }
-  return std::nullopt;
+  Request& request = std::get<Request>(*item);
+  const std::uint64_t record = request.index;
+  const auto prompt_tokens = static_cast<std::uint32_t>(request.prompt.size());
+  Work work{
+      record, std::move(request.prompt), request.params.sampling, request.params.max_tokens, {}};
+  tokens_in_ += prompt_tokens;
+  Active& active =
+      active_.try_emplace(record, std::move(request), prompt_tokens, tokenizer_).first->second;
+  replay(record, active, work.generated);
+  return work;
+}
+
+// Goes on where an earlier run stopped, if it stopped inside this record.
+void GenerateWorkload::replay(std::uint64_t record, Active& active,
+                              std::vector<std::int32_t>& generated) {
+  const auto found = earlier_.partial.find(record);
+  if (found == earlier_.partial.end()) return;
+  std::vector<std::int32_t> tokens = std::move(found->second);
+  earlier_.partial.erase(found);
+  // A complete answer is journalled as such, never as a partial one.
+  if (std::any_of(tokens.begin(), tokens.end(),
+                  [&](std::int32_t token) { return extend(active, token).has_value(); })) {
+    counts_.partial_tokens -= tokens.size();
+    active.restart(tokenizer_);
+    return;
+  }
+  active.journalled = tokens.size();
+  generated = std::move(tokens);
 }
 
 bool GenerateWorkload::accept(std::uint64_t record, std::int32_t token) {
@@ -62,22 +96,21 @@ bool GenerateWorkload::accept(std::uint64_t record, std::int32_t token) {
 
 bool GenerateWorkload::take_token(std::uint64_t record, std::int32_t token) {
   Active& active = active_.at(record);
+  ++tokens_out_;
+  const std::optional<FinishReason> reason = extend(active, token);
+  if (reason) finish(record, active, *reason);
+  return reason.has_value();
+}
+
+std::optional<FinishReason> GenerateWorkload::extend(Active& active, std::int32_t token) {
   const GenerationParams& params = active.request.params;
-  ++active.generated;
-  ++counts_.tokens_out;
+  active.generated.push_back(token);
   if (std::binary_search(params.stop_token_ids.begin(), params.stop_token_ids.end(), token)) {
-    finish(record, active, FinishReason::stop);
-    return true;
+    return FinishReason::stop;
   }
-  if (active.text.push(active.decoder.push(token))) {
-    finish(record, active, FinishReason::stop);
-    return true;
-  }
-  if (active.generated >= params.max_tokens) {
-    finish(record, active, FinishReason::length);
-    return true;
-  }
-  return false;
+  if (active.text.push(active.decoder.push(token))) return FinishReason::stop;
+  if (active.generated.size() >= params.max_tokens) return FinishReason::length;
+  return std::nullopt;
 }
 
 void GenerateWorkload::finish(std::uint64_t record, Active& active, FinishReason reason) {
@@ -86,16 +119,17 @@ void GenerateWorkload::finish(std::uint64_t record, Active& active, FinishReason
     reason = FinishReason::stop;
   }
   const Request& request = active.request;
-  journal_.append(record, to_row(Answer{record, request.id, active.text.take(), reason,
-                                        active.prompt_tokens, active.generated}));
+  journal_.append(
+      record, to_row(Answer{record, request.id, active.text.take(), reason, active.prompt_tokens,
+                            static_cast<std::uint32_t>(active.generated.size())}));
   ++counts_.answered;
-  active_.erase(record);
+  forget(record);
 }
 
 void GenerateWorkload::reject(std::uint64_t record, const std::string& reason) {
   const Request& request = active_.at(record).request;
   fail({record, request.line, request.id, reason});
-  active_.erase(record);
+  forget(record);
 }
 
 void GenerateWorkload::fail(const FailedRecord& failed) {
@@ -104,6 +138,31 @@ void GenerateWorkload::fail(const FailedRecord& failed) {
   if (failures_.size() < kShownFailures) failures_.push_back(describe(failed));
 }
 
-void GenerateWorkload::step_done(const std::vector<double>& busy) { on_step_(counts_, busy); }
+void GenerateWorkload::forget(std::uint64_t record) {
+  const auto active = active_.find(record);
+  counts_.partial_tokens -= active->second.journalled;
+  active_.erase(active);
+}
+
+void GenerateWorkload::journal_partial() {
+  for (auto& [record, active] : active_) {
+    if (active.generated.size() == active.journalled) continue;
+    journal_.append_partial(record, active.generated);
+    counts_.partial_tokens += active.generated.size() - active.journalled;
+    active.journalled = active.generated.size();
+  }
+}
+
+Pace GenerateWorkload::pace(const std::function<double()>& needed_seconds) {
+  return hooks_.pace ? hooks_.pace(needed_seconds) : Pace::admit;
+}
+
+void GenerateWorkload::stop_requested(StopRequest request) {
+  if (hooks_.stop_requested) hooks_.stop_requested(request);
+}
+
+void GenerateWorkload::step_done(const std::vector<double>& busy) {
+  if (hooks_.step_done) hooks_.step_done(busy);
+}
 
 }  // namespace penstock::jobs

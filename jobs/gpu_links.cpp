@@ -14,6 +14,7 @@ namespace {
 LinkReport connect_by_nccl(comm::Endpoint& endpoint, const StageDevice& device) {
   comm::NcclOptions options;
   options.gpu_uuid = device.gpu.uuid;
+  options.pci_bus_id = device.gpu.pci_bus_id;
   comm::NcclLinks links = comm::connect_nccl(*endpoint.control, comm::make_nccl_api(), options);
   endpoint.previous = std::move(links.previous);
   endpoint.next = std::move(links.next);
@@ -27,7 +28,7 @@ LinkReport connect_by_nccl(comm::Endpoint& endpoint, const StageDevice& device) 
   return report;
 }
 
-LinkReport connect_by_host(comm::Endpoint& endpoint, std::size_t buffers,
+LinkReport connect_by_host(comm::Endpoint& endpoint, const StageDevice& device, std::size_t buffers,
                            std::size_t message_bytes) {
   const comm::Control& control = *endpoint.control;
   const int member = control.member();
@@ -46,13 +47,15 @@ LinkReport connect_by_host(comm::Endpoint& endpoint, std::size_t buffers,
       endpoint.next = std::make_unique<comm::StagedSender>(std::move(endpoint.next), plan(member));
     }
   });
-  return {"mpi, by way of host memory", {}, {}};
+  std::string name = "mpi, by way of host memory";
+  if (!device.no_nccl.empty()) name += ", since " + device.no_nccl;
+  return {std::move(name), {}, {}};
 }
 
 }  // namespace
 
-LinkKind choose_link(DeviceKind device, LinkKind asked, const Layout& layout) {
-  if (device != DeviceKind::cuda) {
+LinkKind choose_link(const DevicePlan& plan, LinkKind asked, const Layout& layout) {
+  if (plan.kind != DeviceKind::cuda) {
     if (asked == LinkKind::nccl) {
       throw UsageError("--link nccl connects GPUs, and this run computes on CPUs: use --link mpi");
     }
@@ -60,6 +63,7 @@ LinkKind choose_link(DeviceKind device, LinkKind asked, const Layout& layout) {
   }
   // One stage has no edges; what it is called is how it was started.
   if (layout.link == LinkKind::local || asked == LinkKind::mpi) return layout.link;
+  if (asked == LinkKind::automatic && !plan.no_nccl.empty()) return layout.link;
   return LinkKind::nccl;
 }
 
@@ -69,7 +73,7 @@ LinkReport connect_links(comm::Endpoint& endpoint, const StageDevice& device, st
     return {std::string(to_string(device.link)), {}, {}};
   }
   return device.link == LinkKind::nccl ? connect_by_nccl(endpoint, device)
-                                       : connect_by_host(endpoint, buffers, message_bytes);
+                                       : connect_by_host(endpoint, device, buffers, message_bytes);
 }
 
 }  // namespace penstock::jobs

@@ -3,65 +3,46 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
-#include <random>
 #include <regex>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "io/error.hpp"
 #include "io/file.hpp"
+#include "io/json.hpp"
 #include "io/output_file.hpp"
 
 namespace penstock::jobs {
 namespace fs = std::filesystem;
 namespace {
 
-// What the folder may hold; nothing else is ever removed.
-constexpr std::array<std::string_view, 6> kOwnFiles = {
-    "state", "manifest.json", "index", "journal-0000.jsonl", "ledger.json", "input"};
+// Ours have some KB.
+constexpr std::uint64_t kMostJsonBytes = 1u << 24;
 
-// Also what a run that was killed left of io::replace_file ("state.0123abcd.tmp") and of the merge
+// What the folder may hold; nothing else is ever removed. Also what a run that was killed left: new
+// files, those of io::replace_file ("state.0123abcd.tmp"), of the lock ("lock.…") and of the merge
 // ("merge.aB3dE6").
 bool is_own(const std::string& name) {
-  static const std::regex temporary(R"((.*)\.[0-9a-f]{8}\.tmp)");
-  static const std::regex scratch(R"(merge\.[A-Za-z0-9]{6})");
-  std::smatch match;
-  const std::string whole = std::regex_match(name, match, temporary) ? match[1].str() : name;
-  return std::find(kOwnFiles.begin(), kOwnFiles.end(), whole) != kOwnFiles.end() ||
-         std::regex_match(name, scratch);
+  static const std::regex own(
+      R"((state|manifest\.json|ledger\.json|(index|input)(\.new)?|lock|journal-[0-9]{4}\.jsonl|)"
+      R"(flight-[0-9]{4}\.log)(\.[0-9a-f]{8}\.tmp)?|lock\..*|merge\.[A-Za-z0-9]{6})");
+  return std::regex_match(name, own);
 }
 
-// The files of a folder, and whether all of them are ours.
-std::vector<fs::path> files_of(const std::string& folder, bool& all_own) {
+std::vector<fs::path> files_of(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> files;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     files.push_back(entry->path());
   }
-  all_own = !error && std::all_of(files.begin(), files.end(), [](const fs::path& file) {
-    return is_own(file.filename().string());
-  });
+  if (error) throw io::FileError(folder, "cannot be read: " + error.message());
   return files;
 }
 
-// Leaves a folder alone that holds files of others.
-void remove_folder(const std::string& folder) {
-  bool all_own = false;
-  const std::vector<fs::path> files = files_of(folder, all_own);
-  if (!all_own) return;
-  std::error_code error;
-  for (const fs::path& path : files) fs::remove(path, error);
-  fs::remove(folder, error);
-}
-
-// A name that nobody can foresee, since the folder may be one that many write to.
-std::string random_suffix() {
-  std::random_device random;
-  return fmt::format("{:08x}", random());
-}
+bool is_lock(const std::string& name) { return name == "lock" || name.starts_with("lock."); }
 
 // Whether something is there, as far as can be seen; what cannot be seen cannot be written either.
 fs::file_status status_of(const std::string& path) {
@@ -73,12 +54,28 @@ fs::file_status status_of(const std::string& path) {
   return status;
 }
 
+// A folder of the same name that somebody made for something else. Where there is a manifest, they
+// may lie beside our files, and stay there.
+void refuse_foreign_files(const std::string& folder) {
+  const std::vector<fs::path> files = files_of(folder);
+  const auto foreign = std::find_if(files.begin(), files.end(), [](const fs::path& file) {
+    return !is_own(file.filename().string());
+  });
+  if (foreign == files.end()) return;
+  throw io::FileError(folder,
+                      fmt::format("holds '{}', which penstock did not make; move it away or "
+                                  "choose another --output",
+                                  foreign->filename().string()));
+}
+
 }  // namespace
 
 std::string_view to_string(JobState state) {
   switch (state) {
     case JobState::running:
       return "running";
+    case JobState::again:
+      return "again";
     case JobState::done:
       return "done";
     case JobState::errors:
@@ -89,51 +86,91 @@ std::string_view to_string(JobState state) {
   return "broken";
 }
 
-JobFolder::JobFolder(const std::string& output, bool fresh)
-    : output_(io::follow_links(output)), final_(output + ".job") {
+JobFolder::JobFolder(const std::string& output, bool fresh,
+                     std::function<void(std::string_view)> tell)
+    : output_(io::follow_links(output)), folder_(output + ".job") {
   const fs::file_status there = status_of(output_);
   if (fs::is_directory(there)) throw io::FileError(output_, "is a folder; --output names a file");
   if (fs::exists(there) && !fs::is_regular_file(there)) {
     // Never removed, not even by --fresh: /dev/null, a pipe, …
     throw io::FileError(output_, "is not a regular file; --output names a file to be made");
   }
-  const bool old_output = fs::exists(there);
-  const bool old_folder = fs::exists(status_of(final_));
-  if (!fresh && old_output) {
-    throw io::FileError(output_, "exists already; --fresh replaces it and starts over");
+  const fs::file_status folder = status_of(folder_);
+  if (fs::exists(folder) && !fs::is_directory(folder)) {
+    throw io::FileError(folder_, "is not a folder; move it away or choose another --output");
   }
-  bool all_own = false;
-  if (fresh && old_folder) files_of(final_, all_own);
-  if (fresh && old_folder && !all_own) {
-    throw io::FileError(final_,
-                        "is not what a run of penstock left, or holds files of others, so --fresh "
-                        "leaves it; move it away or choose another --output");
+  if (!fs::exists(folder)) {
+    if (fs::exists(there) && !fresh) refuse_output();
+    std::error_code error;
+    made_ = fs::create_directory(folder_, error);
+    if (error) throw io::FileError(folder_, "cannot be created: " + error.message());
   }
-  // What an earlier run left stays until this one begins.
-  folder_ = old_output || (fresh && old_folder) ? final_ + "." + random_suffix() : final_;
-  std::error_code error;
-  // False: it is there already, whether from an earlier run or from one that began just now.
-  if (fs::create_directory(folder_, error)) return;
-  if (error) throw io::FileError(folder_, "cannot be created: " + error.message());
-  throw io::FileError(folder_,
-                      "holds the files of an earlier run; --fresh removes them and starts over");
+  if (!fs::exists(status_of(file("manifest.json")))) refuse_foreign_files(folder_);
+  try {
+    lock_.emplace(folder_, std::move(tell));
+  } catch (...) {
+    std::error_code error;
+    if (made_) fs::remove(folder_, error);  // if it is empty
+    throw;
+  }
+  // Only now nobody else makes or removes them. New files are those of a run that was killed.
+  remove_own_files([](const std::string& name) { return name.ends_with(".new"); });
+  const bool has_manifest = fs::exists(status_of(file("manifest.json")));
+  has_output_ = fs::exists(status_of(output_));
+  resumes_ = has_manifest && !fresh;
+  if (has_output_ && !has_manifest && !fresh) {
+    lock_.reset();
+    refuse_output();
+  }
 }
 
-void JobFolder::begin() {
-  if (folder_ != final_) {
-    std::error_code error;
-    fs::remove(output_, error);
-    if (error) throw io::FileError(output_, "cannot be removed: " + error.message());
-    remove_folder(final_);
-    fs::rename(folder_, final_, error);
-    if (error) throw io::FileError(final_, "cannot be replaced: " + error.message());
-    folder_ = final_;
-  }
-  begun_ = true;
+void JobFolder::refuse_output() const {
+  throw io::FileError(output_, "exists already; --fresh replaces it and starts over");
 }
 
 JobFolder::~JobFolder() {
-  if (!begun_) remove_folder(folder_);
+  std::error_code error;
+  if (lost()) return;  // all is another job's
+  if (!begun_ && made_) {
+    remove_own_files([](const std::string& name) { return !is_lock(name); });
+  } else if (!begun_) {
+    remove_own_files([](const std::string& name) { return name.ends_with(".new"); });
+  }
+  lock_.reset();
+  if (!begun_ && made_) fs::remove(folder_, error);  // not where somebody waited for the lock
+}
+
+void JobFolder::begin() {
+  check_lock();
+  begun_ = true;
+  if (!resumes_) remove_earlier();
+  for (const fs::path& path : files_of(folder_)) {
+    if (path.extension() != ".new" || !is_own(path.filename().string())) continue;
+    std::error_code error;
+    fs::rename(path, fs::path(path).replace_extension(), error);
+    if (error) throw io::FileError(path.string(), "cannot be renamed: " + error.message());
+  }
+}
+
+void JobFolder::remove_earlier() const {
+  std::error_code error;
+  // Without it the job has not begun, whatever else is left of it.
+  fs::remove(file("manifest.json"), error);
+  if (error) throw io::FileError(file("manifest.json"), "cannot be removed: " + error.message());
+  fs::remove(output_, error);
+  if (error) throw io::FileError(output_, "cannot be removed: " + error.message());
+  remove_own_files(
+      [](const std::string& name) { return !is_lock(name) && !name.ends_with(".new"); });
+}
+
+void JobFolder::remove_own_files(const std::function<bool(const std::string& name)>& which) const {
+  std::error_code error;
+  for (fs::directory_iterator entry(folder_, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    std::error_code ignored;
+    if (is_own(name) && which(name)) fs::remove(entry->path(), ignored);
+  }
 }
 
 std::string JobFolder::file(std::string_view name) const {
@@ -144,11 +181,22 @@ void JobFolder::write_state(JobState state, const JobCounts& counts) const {
   write_json("state", {{"state", to_string(state)},
                        {"finished", counts.finished},
                        {"failed", counts.failed},
-                       {"left", counts.left}});
+                       {"left", counts.left},
+                       {"partial_tokens", counts.partial_tokens}});
 }
 
 void JobFolder::write_json(std::string_view name, const nlohmann::json& content) const {
   io::replace_file(file(name), content.dump(2) + "\n");
+}
+
+nlohmann::json JobFolder::read_json(std::string_view name) const {
+  const std::string path = file(name);
+  try {
+    nlohmann::json content = io::parse_json(io::read_text(path, kMostJsonBytes));
+    if (content.is_object()) return content;
+  } catch (const io::JsonError&) {
+  }
+  throw io::FileError(path, "is not what penstock wrote; --fresh starts the job over");
 }
 
 }  // namespace penstock::jobs

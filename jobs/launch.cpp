@@ -17,8 +17,6 @@
 namespace penstock::jobs {
 namespace {
 
-// The others wait this long while stage 0 ends its part, such as the merge of the answers.
-constexpr std::chrono::minutes kEndTimeout{60};
 // Threads of one process; more are surely a slip.
 constexpr int kMostThreads = 256;
 
@@ -36,11 +34,12 @@ bool is_echo(const std::exception_ptr& failure) {
   }
 }
 
-// Members leave together: the last thing they do is to tell each other that they have ended.
+// Members leave together, and the others wait while stage 0 ends its part: the last thing they do
+// is to tell each other that they have ended.
 int run_body(comm::Endpoint& endpoint, const std::function<int(comm::Endpoint&)>& body) {
   const int mine = body(endpoint);
-  return std::stoi(
-      endpoint.control->all_gather(std::to_string(mine), "the end of the run", kEndTimeout)[0]);
+  return std::stoi(endpoint.control->all_gather(std::to_string(mine), "the end of the run",
+                                                endpoint.watchdog)[0]);
 }
 
 }  // namespace
@@ -94,7 +93,8 @@ Layout choose_layout(int world_size, int launched_size, LinkKind kind, int stage
   return {kind, world_size};
 }
 
-int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body) {
+int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body,
+                std::chrono::milliseconds watchdog) {
   std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
   std::mutex mutex;
   std::vector<std::exception_ptr> failures;  // in the order of time
@@ -102,6 +102,7 @@ int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body) {
   const auto run = [&](std::size_t stage) {
     // Lives longer than the catch: the peers' waits fail after the cause has been noted.
     comm::Endpoint endpoint = std::move(endpoints[stage]);
+    endpoint.watchdog = watchdog;
     try {
       const int common = run_body(endpoint, body);
       if (stage == 0) result = common;
@@ -128,9 +129,11 @@ int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body) {
 }
 
 int run_stages(const comm::World& world, const Layout& layout,
-               const std::function<int(comm::Endpoint&)>& body) {
-  if (layout.link == LinkKind::local) return run_threads(layout.stages, body);
+               const std::function<int(comm::Endpoint&)>& body,
+               std::chrono::milliseconds watchdog) {
+  if (layout.link == LinkKind::local) return run_threads(layout.stages, body, watchdog);
   comm::Endpoint endpoint = comm::mpi_endpoint(world);
+  endpoint.watchdog = watchdog;
   return run_body(endpoint, body);
 }
 

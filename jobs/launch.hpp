@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <stdexcept>
 #include <string_view>
@@ -34,10 +35,14 @@ class UsageError : public std::runtime_error {
 // calling thread for ranks, on a thread a stage for local (stage 0 on the calling one). Returns, on
 // every rank, what stage 0's body returned, after all bodies have ended. Collective for ranks. An
 // exception that ends one thread ends the waits of the others; the first cause is rethrown.
+// `watchdog` becomes that of the endpoints. Who is still at work when the others have ended must
+// beat (Control::beat), or be taken for dead.
 int run_stages(const comm::World& world, const Layout& layout,
-               const std::function<int(comm::Endpoint&)>& body);
+               const std::function<int(comm::Endpoint&)>& body,
+               std::chrono::milliseconds watchdog = comm::kDefaultWatchdog);
 
 // run_stages for LinkKind::local; needs no MPI.
-int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body);
+int run_threads(int stages, const std::function<int(comm::Endpoint&)>& body,
+                std::chrono::milliseconds watchdog = comm::kDefaultWatchdog);
 
 }  // namespace penstock::jobs

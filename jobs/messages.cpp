@@ -35,7 +35,7 @@ std::span<const std::byte> content_of(std::span<const std::byte> message,
 }  // namespace
 
 MessageKind kind_of(std::span<const std::byte> message) {
-  if (message.empty() || message[0] > static_cast<std::byte>(MessageKind::stopped)) {
+  if (message.empty() || message[0] > static_cast<std::byte>(MessageKind::stop_request)) {
     throw comm::CommError("a control message of an unknown kind arrived");
   }
   return static_cast<MessageKind>(message[0]);
@@ -72,6 +72,19 @@ Tokens parse_tokens(std::span<const std::byte> message) {
 }
 
 std::vector<std::byte> signal_message(MessageKind kind) { return with_kind(kind, nullptr, 0); }
+
+std::vector<std::byte> stop_request_message(StopRequest request) {
+  return with_kind(MessageKind::stop_request, &request, sizeof request);
+}
+
+StopRequest parse_stop_request(std::span<const std::byte> message) {
+  const auto content = content_of(message, {MessageKind::stop_request});
+  if (content.size() != sizeof(StopRequest) ||
+      content[0] > static_cast<std::byte>(StopRequest::stop_now)) {
+    throw comm::CommError("a message that asks for the end of the job is broken");
+  }
+  return static_cast<StopRequest>(content[0]);
+}
 
 std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times) {
   const std::string text = nlohmann::json{{"totals", times.totals}, {"marks", times.marks}}.dump();

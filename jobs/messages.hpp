@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "jobs/pipeline.hpp"
+#include "jobs/stop_signals.hpp"
 #include "model/step_plan.hpp"
 
 // What driver and stages tell each other on the control channel: one kind byte, then the content.
@@ -14,12 +15,13 @@
 namespace penstock::jobs {
 
 enum class MessageKind : std::uint8_t {
-  plan,     // driver → all: a step plan
-  mark,     // driver → all: note the ledger
-  stop,     // driver → all: there will be no more plans
-  tokens,   // last stage → driver: the ids a step sampled
-  status,   // stage → driver, now and then: its ledger so far
-  stopped,  // stage → driver, its last message: its times
+  plan,          // driver → all: a step plan
+  mark,          // driver → all: note the ledger
+  stop,          // driver → all: there will be no more plans
+  tokens,        // last stage → driver: the ids a step sampled
+  status,        // stage → driver, now and then: its ledger so far
+  stopped,       // stage → driver, its last message: its times
+  stop_request,  // stage → driver: somebody wants the job to stop, and told this rank
 };
 
 // Throws comm::CommError for an empty or unknown message.
@@ -36,6 +38,9 @@ std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::i
 Tokens parse_tokens(std::span<const std::byte> message);
 
 std::vector<std::byte> signal_message(MessageKind kind);  // mark or stop
+std::vector<std::byte> stop_request_message(StopRequest request);
+StopRequest parse_stop_request(std::span<const std::byte> message);
+
 std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times);
 StageTimes parse_times(std::span<const std::byte> message);
 

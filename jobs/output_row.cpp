@@ -37,6 +37,11 @@ std::string to_row(const FailedRecord& failed) {
   return dump(row);
 }
 
+bool is_error_row(std::string_view row) {
+  // Inside a string every quote has a backslash before it, so this is no record's text.
+  return row.find(R"(,"finish_reason":"error",)") != std::string_view::npos;
+}
+
 std::string describe(const FailedRecord& failed) {
   return fmt::format("line {}: {}", failed.line, failed.message);
 }

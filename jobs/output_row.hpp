@@ -32,6 +32,9 @@ struct FailedRecord {
 std::string to_row(const Answer& answer);
 std::string to_row(const FailedRecord& failed);
 
+// Whether a row that to_row() made is of a failed record.
+bool is_error_row(std::string_view row);
+
 // "line 17: 'prompt' must be a string, not a number", for people.
 std::string describe(const FailedRecord& failed);
 

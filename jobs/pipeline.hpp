@@ -9,12 +9,16 @@
 #include <vector>
 
 #include "comm/link.hpp"
-#include "comm/wait.hpp"
+#include "jobs/flight_recorder.hpp"
+#include "jobs/job_clock.hpp"
 #include "jobs/ledger.hpp"
 #include "jobs/scheduler.hpp"
+#include "jobs/stop_signals.hpp"
 #include "model/stage.hpp"
 
-// One pipeline at work: the driver (stage 0) plans steps, every stage obeys.
+// One pipeline at work: the driver (stage 0) plans steps, every stage obeys. No wait lasts longer
+// than endpoint.watchdog while a stage is silent, or while none makes progress: then
+// comm::CommError says what was waited for, and of whom nothing was heard.
 namespace penstock::jobs {
 
 // Equal on all stages of a pipeline.
@@ -23,20 +27,24 @@ struct PipelineOptions {
   std::uint32_t max_step_tokens = 512;
   std::uint32_t max_sequences = 256;  // of one slot
   std::uint32_t kv_blocks = 0;
-  // How long a stage waits for a sign of life from a peer.
-  std::chrono::milliseconds peer_timeout{std::chrono::minutes(10)};
 };
 
 // Where a driver's records come from and where their tokens go. Used by the driver's thread.
 class Workload {
  public:
   virtual ~Workload() = default;
-  // The next record; empty: there are no more.
+  // The next record; empty: there are no more. One with an empty prompt needs no computing: ask
+  // again.
   virtual std::optional<Work> next() = 0;
   // A token of a record's answer. True: the answer is complete with it.
   virtual bool accept(std::uint64_t record, std::int32_t token) = 0;
   // The record cannot be computed.
   virtual void reject(std::uint64_t record, const std::string& reason) = 0;
+  // Asked before each step: whether more records are to be admitted, only those in flight go on, or
+  // all stops here. `needed_seconds` predicts how long those in flight still need.
+  virtual Pace pace(const std::function<double()>& /*needed_seconds*/) { return Pace::admit; }
+  // Another stage was told to stop.
+  virtual void stop_requested(StopRequest /*request*/) {}
   // Asked after each step: true has every stage note its ledger at this point of the schedule.
   virtual bool mark_due() { return false; }
   // Called after each step, with the share of compute of each stage lately.
@@ -57,12 +65,15 @@ struct PipelineTotals {
   std::vector<StageTimes> stages;
 };
 
-// Runs stage 0 until the workload is through, then stops the other stages.
+// Runs stage 0 until the workload is through, or its pace says to stop, then stops the other
+// stages.
 PipelineTotals run_driver(comm::Endpoint& endpoint, model::Stage& stage,
                           const PipelineOptions& options, const model::StepCost& cost,
-                          Workload& workload);
+                          Workload& workload, FlightRecorder* recorder = nullptr);
 
-// Runs any other stage until the driver stops it.
-void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options);
+// Runs any other stage until the driver stops it. `stop_request` is asked in all waits and between
+// layers; what it says goes to the driver.
+void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options,
+               FlightRecorder* recorder = nullptr, std::function<StopRequest()> stop_request = {});
 
 }  // namespace penstock::jobs

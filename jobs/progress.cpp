@@ -159,9 +159,10 @@ ProgressView Progress::view(const ProgressCounts& counts, Time now, const Sample
     view.out_per_s = static_cast<double>(counts.tokens_out - since.out) / interval_s;
   }
   if (counts.records_done >= counts.records_total) return view;
-  if (counts.records_done > 0 && view.elapsed_s > 0) {
+  const std::uint64_t done_now = counts.records_done - counts.records_before;
+  if (done_now > 0 && view.elapsed_s > 0) {
     view.eta_s = view.elapsed_s * static_cast<double>(counts.records_total - counts.records_done) /
-                 static_cast<double>(counts.records_done);
+                 static_cast<double>(done_now);
   }
   return view;
 }

@@ -18,14 +18,15 @@ std::optional<ProgressMode> parse_progress_mode(std::string_view name);
 // What automatic means: a bar on a terminal, lines elsewhere.
 ProgressMode resolve(ProgressMode mode, bool is_terminal);
 
-// What a driver knows at a moment; counts since the start of the run.
+// What a driver knows at a moment; tokens since the start of the run.
 struct ProgressCounts {
   std::uint64_t records_done = 0;  // answered and failed
   std::uint64_t records_failed = 0;
   std::uint64_t records_total = 0;
-  std::uint64_t tokens_in = 0;   // prompt tokens computed
-  std::uint64_t tokens_out = 0;  // tokens generated
-  std::vector<double> busy;      // by stage, share of compute lately, 0 … 1
+  std::uint64_t tokens_in = 0;       // prompt tokens computed
+  std::uint64_t tokens_out = 0;      // tokens generated
+  std::vector<double> busy;          // by stage, share of compute lately, 0 … 1
+  std::uint64_t records_before = 0;  // of those done, by earlier runs
 };
 
 // What is shown.

@@ -93,7 +93,7 @@ std::string per_second(std::uint64_t count, double seconds) {
 // Until weights are where the device computes with them.
 std::string load_rate(const StageReport& stage) {
   if (!(stage.load_seconds > 0)) return "";
-  const double rate = static_cast<double>(stage.bytes_read) / stage.load_seconds;
+  const double rate = static_cast<double>(stage.bytes_loaded) / stage.load_seconds;
   return fmt::format(", loaded in {}, {}/s", format_duration(stage.load_seconds),
                      format_bytes(static_cast<std::uint64_t>(rate)));
 }
@@ -187,9 +187,10 @@ std::string format_header(const RunHeader& header, int width) {
 std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes) {
   std::string text;
   for (const StageReport& stage : stages) {
-    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes{}\n",
+    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes{}{}\n",
                         stage.stage, stage.rank, stage.host, format_grouped(stage.bytes_read),
-                        format_grouped(checkpoint_bytes), load_rate(stage));
+                        format_grouped(checkpoint_bytes),
+                        stage.copy.empty() ? "" : ", " + stage.copy, load_rate(stage));
   }
   return text;
 }

@@ -25,6 +25,9 @@ struct StageReport {
   std::string gpu{};             // "NVIDIA H100 80GB HBM3"; empty on a CPU
   std::string gpu_uuid{};
   std::uint64_t gpu_memory_bytes = 0;
+  std::uint64_t bytes_loaded = 0;  // in load_seconds, from the checkpoint or the copy
+  std::string copy{};              // "found in DIR"; empty without --stage-dir
+  std::string warning{};           // of the copy
 };
 
 struct RunHeader {

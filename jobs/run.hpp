@@ -1,12 +1,13 @@
 #pragma once
 
-#include <cstdint>
+#include <chrono>
 #include <optional>
 #include <string>
 
 #include "comm/world.hpp"
-#include "io/records.hpp"
 #include "jobs/generation_params.hpp"
+#include "jobs/job_clock.hpp"
+#include "jobs/job_input.hpp"
 #include "jobs/progress.hpp"
 #include "jobs/stage_setup.hpp"
 
@@ -14,12 +15,14 @@ namespace penstock::jobs {
 
 struct RunOptions {
   PipelineChoice pipeline;
-  std::string input;
-  std::optional<io::InputFormat> format;  // none: the input's name or content tells
+  InputOptions input;
   std::string output;
   GenerationOptions generation;
-  std::uint64_t limit = UINT64_MAX;  // records
   bool fresh = false;
+  // Wall time from `started` on; none: the Slurm job's, if there is one.
+  std::optional<std::chrono::milliseconds> time_limit;
+  std::chrono::milliseconds drain_margin{60'000};
+  Clock::time_point started = Clock::now();
   ProgressMode progress = ProgressMode::automatic;
   bool quiet = false;    // no header, no summary, no progress
   bool verbose = false;  // also the bytes that each rank read of the checkpoint
@@ -28,7 +31,8 @@ struct RunOptions {
 
 // penstock run --task generate. Collective over the world. Messages for people go to standard
 // error of stage 0. Returns the exit code, the same on all ranks: 0 all records answered, 2 some
-// have error rows. Throws what main() reports otherwise.
+// have error rows, 75 stopped early on purpose, to be started again. Throws what main() reports
+// otherwise.
 int run_generate(const comm::World& world, const RunOptions& options);
 
 }  // namespace penstock::jobs

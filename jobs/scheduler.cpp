@@ -35,6 +35,7 @@ struct Scheduler::Sequence {
   Slot* slot = nullptr;      // null: waiting
   bool in_flight = false;    // part of a step that is not complete
   bool in_plan = false;      // part of the plan under construction
+  bool started = false;      // had a step, before an eviction perhaps
 
   std::uint64_t pending() const { return tokens.size() - computed; }
   std::uint64_t generated() const { return tokens.size() - prompt_tokens; }
@@ -86,6 +87,7 @@ bool Scheduler::add(Work work) {
   const auto prompt_tokens = static_cast<std::uint32_t>(work.prompt.size());
   sequence->prompt_tokens = prompt_tokens;
   sequence->tokens = std::move(work.prompt);
+  sequence->tokens.insert(sequence->tokens.end(), work.generated.begin(), work.generated.end());
   sequence->max_tokens = work.max_tokens;
   waiting_.push_back(sequence.get());
   if (!sequences_.emplace(work.record, std::move(sequence)).second) {
@@ -96,10 +98,33 @@ bool Scheduler::add(Work work) {
   return true;
 }
 
+bool Scheduler::idle() const {
+  return admitting_ ? sequences_.empty()
+                    : std::none_of(sequences_.begin(), sequences_.end(),
+                                   [](const auto& entry) { return entry.second->started; });
+}
+
+std::uint64_t Scheduler::rounds_needed() const {
+  std::uint64_t most = 0;
+  const auto consider = [&](const Sequence& sequence) {
+    const std::uint64_t prefill = sequence.pending() / limits_.max_step_tokens;
+    most = std::max(most, expected_answer(sequence) - sequence.generated() + prefill);
+  };
+  for (const auto& [record, sequence] : sequences_) {
+    if (sequence->started) consider(*sequence);
+  }
+  if (!waiting_.empty()) {
+    consider(*waiting_.front());
+  } else if (!exhausted_) {
+    most = std::max(most, mean_answer());
+  }
+  return most;
+}
+
 bool Scheduler::in_flight(std::uint32_t slot) const { return slots_.at(slot).busy; }
 
 bool Scheduler::draining() const {
-  return exhausted_ && waiting_.empty() &&
+  return (!admitting_ || (exhausted_ && waiting_.empty())) &&
          std::any_of(slots_.begin(), slots_.end(),
                      [](const Slot& slot) { return slot.running.empty(); });
 }
@@ -157,7 +182,8 @@ void Scheduler::admit(Building& building) {
   while (next < waiting_.size() && building.slot.running.size() < most &&
          row_budget(building, 0) > 0) {
     Sequence& sequence = *waiting_[next];
-    if (sequence.in_flight) {  // evicted; its last token is not back yet
+    // Evicted, and its last token is not back yet; or not to be begun any more.
+    if (sequence.in_flight || (!admitting_ && !sequence.started)) {
       ++next;
       continue;
     }
@@ -221,6 +247,7 @@ bool Scheduler::append_chunk(Sequence& sequence, Building& building) {
   sequence.computed = static_cast<std::uint32_t>(end);
   sequence.in_flight = true;
   sequence.in_plan = true;
+  sequence.started = true;
   return true;
 }
 
@@ -332,11 +359,17 @@ void Scheduler::finish(std::uint64_t record) {
 
 std::vector<std::uint64_t> Scheduler::take_unfit() { return std::exchange(unfit_, {}); }
 
+std::uint64_t Scheduler::mean_answer() const {
+  return finished_ == 0 ? kFirstExpectation : finished_tokens_ / finished_ + 1;
+}
+
+std::uint64_t Scheduler::expected_answer(const Sequence& sequence) const {
+  return std::max(std::min<std::uint64_t>(mean_answer(), sequence.max_tokens),
+                  sequence.generated() + 1);
+}
+
 std::uint64_t Scheduler::expected_blocks(const Sequence& sequence) const {
-  const std::uint64_t mean = finished_ == 0 ? kFirstExpectation : finished_tokens_ / finished_ + 1;
-  const std::uint64_t answer =
-      std::max(std::min<std::uint64_t>(mean, sequence.max_tokens), sequence.generated() + 1);
-  return blocks_for(sequence.prompt_tokens + answer);
+  return blocks_for(sequence.prompt_tokens + expected_answer(sequence));
 }
 
 }  // namespace penstock::jobs

@@ -27,7 +27,8 @@ struct Work {
   std::uint64_t record = 0;          // not known to the scheduler already
   std::vector<std::int32_t> prompt;  // not empty
   model::SamplingParams sampling;
-  std::uint32_t max_tokens = 1;  // of the answer, at least 1
+  std::uint32_t max_tokens = 1;         // of the answer, at least 1
+  std::vector<std::int32_t> generated;  // by an earlier run: the answer goes on behind them
 };
 
 // A token that came back for a record.
@@ -50,7 +51,8 @@ class Scheduler {
   Scheduler(const SchedulerLimits& limits, const model::StepCost& cost);
   ~Scheduler();
 
-  bool idle() const { return sequences_.empty(); }
+  // There is nothing to do.
+  bool idle() const;
   // How many more records the scheduler would like to have queued to plan well. However long they
   // are, those that wait need little memory: about what the KV memory holds in tokens.
   std::size_t wanted() const;
@@ -59,6 +61,11 @@ class Scheduler {
   bool add(Work work);
   // The dataset holds nothing more.
   void set_exhausted() { exhausted_ = true; }
+  // False: only sequences that had a step already go on; the others wait, and do not count as work.
+  void set_admitting(bool admitting) { admitting_ = admitting; }
+  // Rounds until the sequences that had a step already, and the next to be admitted, have their
+  // expected answers, if each gets a row in every round.
+  std::uint64_t rounds_needed() const;
   // The pipeline runs empty: a slot has nothing to do, and nothing is left to be admitted.
   bool draining() const;
 
@@ -89,6 +96,8 @@ class Scheduler {
   void evict(Sequence& sequence);
   void leave_slot(Sequence& sequence);
   void forget(Sequence& sequence);
+  std::uint64_t mean_answer() const;
+  std::uint64_t expected_answer(const Sequence& sequence) const;
   std::uint64_t expected_blocks(const Sequence& sequence) const;
 
   SchedulerLimits limits_;
@@ -105,6 +114,7 @@ class Scheduler {
   std::uint64_t next_step_ = 0;
   std::uint64_t evictions_ = 0;
   bool exhausted_ = false;
+  bool admitting_ = true;
   std::uint64_t finished_ = 0;         // answers so far and their tokens: what admission
   std::uint64_t finished_tokens_ = 0;  // expects of the next
 };

@@ -13,6 +13,14 @@ namespace {
 // than a small layer.
 constexpr std::chrono::microseconds kPumpInterval{50};
 
+// When all stand still, who knows less leaves the word to others for so long.
+std::chrono::seconds grace(Awaited::By by) { return std::chrono::seconds(static_cast<int>(by)); }
+
+// So many heartbeats in a row are missed on no healthy network.
+constexpr auto kManyBeats = 6 * comm::kBeatInterval;
+
+double seconds(comm::Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
 }  // namespace
 
 std::unique_ptr<model::ActivationBuffer> make_step_buffer(const model::Stage& stage,
@@ -32,14 +40,16 @@ std::span<std::byte> step_bytes(const model::ActivationBuffer& buffer, const mod
 }
 
 StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
-                           const PipelineOptions& options, std::function<bool()> pump)
+                           const PipelineOptions& options, std::function<bool()> pump,
+                           FlightRecorder* recorder)
     : endpoint_(endpoint),
       stage_(stage),
       options_(options),
       pump_(std::move(pump)),
+      recorder_(recorder),
       // Threads that compute need the cores that waiting ranks leave; GPUs do not.
-      pace_(stage.compute_stream() == nullptr ? comm::Wait::Pace::patient
-                                              : comm::Wait::Pace::prompt),
+      pace_(stage.compute_stream() == nullptr ? comm::Pacer::Pace::patient
+                                              : comm::Pacer::Pace::prompt),
       ledger_(steady_now()) {
   if (stage.compute_stream() != nullptr) {
     if (endpoint_.previous) endpoint_.previous->set_compute_stream(stage.compute_stream());
@@ -50,29 +60,72 @@ StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
   for (OutBuffer& buffer : out_) buffer.memory = make_step_buffer(stage, options_);
 }
 
-void StageContext::wait(Share share, const std::function<bool()>& done,
-                        std::function<std::string()> name) {
+void StageContext::wait(Share share, const std::function<bool()>& done, const Awaited& awaited) {
   if (done()) return;
   const LedgerScope scope(ledger_, share, steady_now);
-  comm::Wait wait(std::move(name), options_.peer_timeout, pace_);
+  comm::Control& control = *endpoint_.control;
+  const comm::Clock::time_point start = comm::Clock::now();
+  comm::Pacer pacer(pace_, start);
+  comm::Watchdog watchdog(control, endpoint_.watchdog, grace(awaited.by), start);
+  bool missed_beats = false;
   while (!done()) {
-    if (pump_()) {
-      wait.restart();
-    } else if (!done()) {
-      wait.pause();
+    const bool arrived = pump_();
+    control.beat(arrived ? 1 : 0);
+    const comm::Clock::time_point now = comm::Clock::now();
+    const std::optional<comm::Complaint> complaint = watchdog.look(now);
+    if (!missed_beats && watchdog.most_silent().age >= kManyBeats) {
+      missed_beats = true;
+      note(FlightEvent::beats_missed, FlightRecorder::kNone, FlightRecorder::kNone,
+           static_cast<std::uint64_t>(watchdog.most_silent().member));
     }
+    // What was waited for may have come with the last messages.
+    if (complaint && !done()) {
+      throw comm::CommError(describe(*complaint, awaited, now - start));
+    }
+    arrived ? pacer.restart(now) : pacer.pause(now);
   }
+  control.beat(1);
+}
+
+std::string StageContext::describe(const comm::Complaint& complaint, const Awaited& awaited,
+                                   comm::Clock::duration waited) const {
+  const comm::Control& control = *endpoint_.control;
+  std::string text = fmt::format("stage {}: no {} for {:.1f} s", control.member(), awaited.name(),
+                                 seconds(waited));
+  const auto word_of = [&](int member) {
+    const comm::Pulse pulse = control.pulse(member);
+    return fmt::format("{:.1f} s ago (progress {})", seconds(comm::Clock::now() - pulse.heard),
+                       pulse.progress);
+  };
+  if (complaint.kind == comm::Complaint::Kind::still) {
+    text += fmt::format("; all stages are alive, but none has made progress for {:.1f} s",
+                        seconds(complaint.age));
+  } else if (complaint.member != awaited.member) {
+    text += fmt::format("; {} is silent: last heard of it {}", control.describe(complaint.member),
+                        word_of(complaint.member));
+    return text;
+  }
+  if (awaited.member != Awaited::kNobody) {
+    text += "; last heard of it " + word_of(awaited.member);
+  }
+  return text;
+}
+
+void StageContext::note(FlightEvent event, std::uint64_t step, std::uint64_t slot,
+                        std::uint64_t amount) {
+  if (recorder_ != nullptr) recorder_->note(event, step, slot, amount);
 }
 
 StageContext::OutBuffer& StageContext::free_buffer(const model::StepPlan& plan) {
   OutBuffer& buffer = out_[next_out_++ % out_.size()];
   if (buffer.sending) {
-    wait(
-        Share::wait_downstream, [&] { return endpoint_.next->order_compute_after(buffer.ticket); },
-        [&] {
-          return fmt::format("room for step {} (slot {}) at {}", plan.step, plan.slot,
-                             endpoint_.control->describe(endpoint_.control->member() + 1));
-        });
+    const int next = endpoint_.control->member() + 1;
+    wait(Share::wait_downstream, [&] { return endpoint_.next->order_compute_after(buffer.ticket); },
+         {[&] {
+            return fmt::format("room for step {} (slot {}) at {}", plan.step, plan.slot,
+                               endpoint_.control->describe(next));
+          },
+          next, Awaited::By::link});
     buffer.sending = false;
   }
   return buffer;
@@ -86,45 +139,53 @@ void StageContext::start(const model::StepPlan& plan, std::span<const std::byte>
   }
   {
     const LedgerScope scope(ledger_, Share::compute, steady_now);
+    note(FlightEvent::forward_begin, plan.step, plan.slot, plan.rows());
     Ledger::Time last = steady_now();
     stage_.forward(plan, in, out, [&] {
       if (steady_now() - last < kPumpInterval) return;
       const LedgerScope moving(ledger_, Share::communication, steady_now);
       pump_();
+      endpoint_.control->beat(1);
       last = steady_now();
     });
+    note(FlightEvent::forward_end, plan.step, plan.slot, plan.rows());
   }
   if (buffer != nullptr) {
     const LedgerScope scope(ledger_, Share::communication, steady_now);
     buffer->ticket = endpoint_.next->send(out);
     buffer->sending = true;
+    note(FlightEvent::send_posted, plan.step, plan.slot, out.size());
   }
 }
 
 void StageContext::finish(const model::StepPlan& plan, comm::Ticket arrival) {
   if (stage_.ready()) return;
   if (endpoint_.previous) {
-    wait(
-        Share::wait_upstream, [&] { return endpoint_.previous->done(arrival) || stage_.ready(); },
-        [&] {
-          return fmt::format("activations of step {} (slot {}) from {}", plan.step, plan.slot,
-                             endpoint_.control->describe(endpoint_.control->member() - 1));
-        });
+    const int previous = endpoint_.control->member() - 1;
+    wait(Share::wait_upstream, [&] { return endpoint_.previous->done(arrival) || stage_.ready(); },
+         {[&] {
+            return fmt::format("activations of step {} (slot {}) from {}", plan.step, plan.slot,
+                               endpoint_.control->describe(previous));
+          },
+          previous, Awaited::By::link});
   }
-  wait(
-      Share::compute, [&] { return stage_.ready(); },
-      [&] { return fmt::format("end of the GPU's work on step {}", plan.step); });
+  wait(Share::compute, [&] { return stage_.ready(); },
+       {[&] {
+          return fmt::format("end of the GPU's work on step {} (slot {})", plan.step, plan.slot);
+        },
+        Awaited::kNobody, Awaited::By::device});
 }
 
 void StageContext::flush() {
   for (OutBuffer& buffer : out_) {
     if (!buffer.sending) continue;
-    wait(
-        Share::wait_downstream, [&] { return endpoint_.next->done(buffer.ticket); },
-        [&] {
-          return fmt::format("the last activations to be taken by {}",
-                             endpoint_.control->describe(endpoint_.control->member() + 1));
-        });
+    const int next = endpoint_.control->member() + 1;
+    wait(Share::wait_downstream, [&] { return endpoint_.next->done(buffer.ticket); },
+         {[&] {
+            return fmt::format("room for the last activations at {}",
+                               endpoint_.control->describe(next));
+          },
+          next, Awaited::By::link});
     buffer.sending = false;
   }
 }

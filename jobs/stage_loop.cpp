@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <deque>
+#include <utility>
 
 #include "comm/error.hpp"
 #include "jobs/messages.hpp"
@@ -14,31 +15,37 @@ constexpr std::chrono::milliseconds kStatusInterval{500};
 
 class StageLoop {
  public:
-  StageLoop(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options)
+  StageLoop(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options,
+            FlightRecorder* recorder, std::function<StopRequest()> stop_request)
       : endpoint_(endpoint),
         stage_(stage),
-        context_(endpoint, stage, options, [this] { return pump(); }),
+        stop_request_(std::move(stop_request)),
+        context_(
+            endpoint, stage, options, [this] { return pump(); }, recorder),
         in_(options.slots) {
     for (auto& buffer : in_) buffer = make_step_buffer(stage, options);
   }
 
   void run() {
+    const int previous = endpoint_.control->member() - 1;
     bool draining = false;
     while (true) {
       context_.wait(
           draining ? Share::drain : Share::starved, [&] { return stopped_ || !steps_.empty(); },
-          [&] { return fmt::format("step plan from {}", endpoint_.control->describe(0)); });
+          {[&] { return fmt::format("step plan from {}", endpoint_.control->describe(0)); }, 0});
       if (steps_.empty()) break;
       Step& next = steps_.front();
       draining = next.plan.draining;
-      context_.wait(
-          Share::wait_upstream,
-          [&] { return endpoint_.previous->order_compute_after(next.ticket); },
-          [&] {
-            return fmt::format("activations of step {} (slot {}) from {}", next.plan.step,
-                               next.plan.slot,
-                               endpoint_.control->describe(endpoint_.control->member() - 1));
-          });
+      context_.wait(Share::wait_upstream,
+                    [&] { return endpoint_.previous->order_compute_after(next.ticket); },
+                    {[&] {
+                       return fmt::format("activations of step {} (slot {}) from {}",
+                                          next.plan.step, next.plan.slot,
+                                          endpoint_.control->describe(previous));
+                     },
+                     previous, Awaited::By::link});
+      context_.note(FlightEvent::activations_arrived, next.plan.step, next.plan.slot,
+                    next.in.size());
       context_.start(next.plan, next.in);
       // When a GPU is done, its tokens may be with the driver, and the plan for the same slot here,
       // before this thread notices: then as many steps are queued as there are slots.
@@ -63,6 +70,7 @@ class StageLoop {
   // is computed. At most `slots` steps are under way and they are computed in order, so the buffer
   // of the step that many plans ago is free.
   bool pump() {
+    pass_stop_request();
     bool arrived = false;
     while (auto message = endpoint_.control->try_receive()) {
       arrived = true;
@@ -73,8 +81,12 @@ class StageLoop {
                                               endpoint_.control->describe(0), in_.size()));
           }
           Step step{parse_plan(message->bytes), {}, 0};
+          context_.note(FlightEvent::plan_received, step.plan.step, step.plan.slot,
+                        message->bytes.size());
           step.in = step_bytes(*in_[next_in_++ % in_.size()], stage_, step.plan);
           step.ticket = endpoint_.previous->receive(step.in);
+          context_.note(FlightEvent::receive_posted, step.plan.step, step.plan.slot,
+                        step.in.size());
           steps_.push_back(std::move(step));
           break;
         }
@@ -95,9 +107,23 @@ class StageLoop {
     return arrived;
   }
 
+  // The driver decides what becomes of it. It may come after the driver's word that all is over.
+  void pass_stop_request() {
+    if (!stop_request_ || stopped_) return;
+    const StopRequest request = stop_request_();
+    if (request <= passed_) return;
+    passed_ = request;
+    context_.note(FlightEvent::signal, FlightRecorder::kNone, FlightRecorder::kNone,
+                  static_cast<std::uint64_t>(request));
+    endpoint_.control->send(0, stop_request_message(request));
+  }
+
   void report(const model::StepPlan& plan) {
     const LedgerScope scope(context_.ledger(), Share::communication, steady_now);
-    if (!endpoint_.next) endpoint_.control->send(0, tokens_message(plan.step, stage_.sampled()));
+    if (!endpoint_.next) {
+      endpoint_.control->send(0, tokens_message(plan.step, stage_.sampled()));
+      context_.note(FlightEvent::tokens_sent, plan.step, plan.slot, stage_.sampled().size());
+    }
     const Ledger::Time now = steady_now();
     if (now < next_status_) return;
     next_status_ = now + kStatusInterval;
@@ -107,6 +133,8 @@ class StageLoop {
 
   comm::Endpoint& endpoint_;
   model::Stage& stage_;
+  std::function<StopRequest()> stop_request_;
+  StopRequest passed_ = StopRequest::none;
   StageContext context_;
   std::vector<std::unique_ptr<model::ActivationBuffer>> in_;  // one for each slot
   std::size_t next_in_ = 0;
@@ -118,9 +146,10 @@ class StageLoop {
 
 }  // namespace
 
-void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options) {
+void run_stage(comm::Endpoint& endpoint, model::Stage& stage, const PipelineOptions& options,
+               FlightRecorder* recorder, std::function<StopRequest()> stop_request) {
   stage.begin_run();
-  StageLoop loop(endpoint, stage, options);
+  StageLoop loop(endpoint, stage, options, recorder, std::move(stop_request));
   const comm::AbortOnException abort(endpoint);  // before the loop's buffers are freed
   loop.run();
 }

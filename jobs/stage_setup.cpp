@@ -9,8 +9,10 @@
 #include "comm/topology.hpp"
 #include "io/error.hpp"
 #include "jobs/stage_context.hpp"
+#include "jobs/stage_copy.hpp"
 #include "model/error.hpp"
 #include "model/host_memory.hpp"
+#include "model/load_weights.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -30,7 +32,10 @@ json to_json(const StageReport& report) {
           {"weights", report.weight_bytes},
           {"kv", report.kv_bytes},
           {"read", report.bytes_read},
+          {"loaded", report.bytes_loaded},
           {"load_seconds", report.load_seconds},
+          {"copy", report.copy},
+          {"warning", report.warning},
           {"gpu", report.gpu},
           {"gpu_uuid", report.gpu_uuid},
           {"gpu_memory", report.gpu_memory_bytes}};
@@ -47,7 +52,10 @@ StageReport report_from(const json& j) {
   report.weight_bytes = j.at("weights");
   report.kv_bytes = j.at("kv");
   report.bytes_read = j.at("read");
+  report.bytes_loaded = j.at("loaded");
   report.load_seconds = j.at("load_seconds");
+  report.copy = j.at("copy");
+  report.warning = j.at("warning");
   report.gpu = j.at("gpu");
   report.gpu_uuid = j.at("gpu_uuid");
   report.gpu_memory_bytes = j.at("gpu_memory");
@@ -183,7 +191,8 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                             {"--kv-dtype", io::to_string(run.stage_options.kv_dtype)},
                             {"--slots", run.options.slots},
                             {"--max-step-tokens", run.options.max_step_tokens},
-                            {"--max-context", run.context_limit}});
+                            {"--max-context", run.context_limit},
+                            {"--watchdog-seconds", choice.watchdog.count()}});
   return run;
 }
 
@@ -200,7 +209,7 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", kAgreementTimeout)) {
+       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
     const json theirs = json::parse(text);
     blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
     classes.push_back(theirs.at("numeric_class"));
@@ -266,6 +275,26 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   run.stage_options.slots = run.options.slots;
   run.stage_options.max_context = run.context_limit;
 
+  // Counts from nothing for each pass over the bytes.
+  const auto alive = [&] {
+    return [&, told_bytes = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
+      endpoint.control->beat(done - told_bytes);
+      told_bytes = done;
+      if (loading) loading(done, total);
+    };
+  };
+  // First, since a copy may lie in memory, which is then gone for all else.
+  std::optional<StageCopy> copy;
+  agree_on(endpoint, "copying to --stage-dir", [&] {
+    if (choice.stage_dir.empty()) return;
+    std::vector<const io::TensorInfo*> tensors;
+    for (const auto& tensor : model::stage_tensors(*run.checkpoint, run.config, range)) {
+      tensors.push_back(tensor.stored);
+    }
+    copy.emplace(*run.checkpoint, tensors, choice.stage_dir, report.threads, alive());
+  });
+  if (copy) run.stage_options.memory_bytes = load_memory(device, node_ranks);
+
   // Before the weights: a network that does not work is known in seconds, and what the links take
   // of a GPU's memory is gone when the KV cache is sized.
   const std::size_t message_bytes = run.options.max_step_tokens *
@@ -276,14 +305,27 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
     const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
-    stage = make(*run.checkpoint, run.config, range, run.stage_options, loading);
+    const auto load = [&](const io::CheckpointReader& from) {
+      stage = make(from, run.config, range, run.stage_options, alive());
+    };
+    if (copy) {
+      copy->load(load);
+    } else {
+      load(*run.checkpoint);
+    }
   });
   report.gpu = gpu ? device.gpu.name : "";
   report.gpu_uuid = gpu ? device.gpu.uuid : "";
   report.gpu_memory_bytes = gpu ? device.gpu.memory_bytes : 0;
   report.load_seconds = stage->load_report().seconds;
   report.weight_bytes = stage->weight_bytes();
+  report.bytes_loaded = stage->load_report().bytes_read;
   report.bytes_read = run.checkpoint->bytes_read();
+  if (copy) {
+    report.bytes_read += copy->bytes_copied();
+    report.copy = copy->note();
+    report.warning = copy->warning();
+  }
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
   const auto cost_of_stage = [&](const model::StageRange& r) {
@@ -314,8 +356,12 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.control->all_gather(to_json(report).dump(), "the layout", kAgreementTimeout)) {
-    setup.reports.push_back(report_from(json::parse(text)));
+       endpoint.control->all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
+    const StageReport& of_stage = setup.reports.emplace_back(report_from(json::parse(text)));
+    if (!of_stage.warning.empty()) {
+      setup.warnings.push_back(
+          fmt::format("rank {}, host {}: {}", of_stage.rank, of_stage.host, of_stage.warning));
+    }
   }
   setup.load_seconds = std::chrono::duration<double>(steady_now() - begin).count();
   return setup;

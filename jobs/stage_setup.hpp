@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,7 @@ namespace penstock::jobs {
 // The options that all commands with a pipeline share. Zero and empty: chosen by the program.
 struct PipelineChoice {
   std::string checkpoint;
+  std::string stage_dir;  // each node's folder for copies of the stages' parts; empty: no copies
   LinkKind link = LinkKind::automatic;
   DeviceKind device = DeviceKind::automatic;
   int stages = 0;
@@ -32,7 +34,8 @@ struct PipelineChoice {
   std::uint32_t slots = 0;
   std::uint32_t max_step_tokens = 0;
   std::uint32_t max_context = 0;
-  std::uint64_t kv_memory = 0;  // bytes a rank
+  std::uint64_t kv_memory = 0;                             // bytes a rank
+  std::chrono::seconds watchdog = comm::kDefaultWatchdog;  // for run_stages()
 };
 
 // Tokens of a prompt and its answer together.

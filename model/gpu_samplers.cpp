@@ -74,10 +74,10 @@ void GpuSamplers::update(const StepPlan& plan, const Upload& upload) {
         throw ModelError(fmt::format("step {}: more than {} sequences with penalties are alive",
                                      plan.step, tables_.size()));
       }
-      const std::vector<std::byte> table = make_penalty_table(admission, vocab_size_, capacity_);
+      std::vector<std::byte> table = make_penalty_table(admission, vocab_size_, capacity_);
       row.penalties = free_.back();
       free_.pop_back();
-      upload(row.penalties, table);
+      upload(row.penalties, std::move(table));
     }
     sequences_.emplace(admission.sequence, row);
   }

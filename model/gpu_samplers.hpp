@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -29,9 +28,9 @@ class GpuSamplers {
 
   void clear();
   // Forgets the retired, then takes in the admitted. `upload` puts a table's first contents in
-  // place, in the order of the steps. ModelError when a sequence is admitted twice, or more with
-  // penalties are alive than there are tables.
-  using Upload = std::function<void(PenaltyTable* to, std::span<const std::byte> table)>;
+  // place, in the order of the steps; they are its own to keep until that is done. ModelError when
+  // a sequence is admitted twice, or more with penalties are alive than there are tables.
+  using Upload = std::function<void(PenaltyTable* to, std::vector<std::byte> table)>;
   void update(const StepPlan& plan, const Upload& upload);
 
   // A row for each of the plan's sequences that sample, in their order, with `position` counted up

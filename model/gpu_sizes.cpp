@@ -1,5 +1,7 @@
 #include "model/gpu_sizes.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -26,6 +28,16 @@ GpuStepLimits gpu_step_limits(const ModelConfig& config, const StageOptions& opt
   }
   if (options.max_rows > kMostRows) {
     throw ModelError("a step on a GPU has at most 1,048,576 rows");
+  }
+  // Attention numbers a step's queries by 32 bits.
+  if (size(config.num_heads) > std::numeric_limits<std::uint32_t>::max() / options.max_rows) {
+    throw ModelError(fmt::format("steps of {} rows with {} heads are too large for a GPU",
+                                 options.max_rows, config.num_heads));
+  }
+  // Before weights are loaded; the sampler itself would say so only then.
+  if (size(config.vocab_size) > kMostSampleVocab) {
+    throw ModelError(fmt::format("a GPU samples from at most {} tokens, the vocabulary has {}",
+                                 kMostSampleVocab, config.vocab_size));
   }
   GpuStepLimits limits;
   limits.rows = options.max_rows;

@@ -42,17 +42,13 @@ void convert_with(int threads, const std::byte* from, io::DType from_type, std::
 
 }  // namespace
 
-WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelConfig& config,
-                           const StageRange& range, const StageOptions& options,
-                           const LoadProgress& progress)
-    : checkpoint_(&checkpoint),
-      dtype_(options.dtype),
-      threads_(options.threads),
-      progress_(&progress) {
+std::vector<StageTensor> stage_tensors(const io::CheckpointReader& checkpoint,
+                                       const ModelConfig& config, const StageRange& range) {
   if (checkpoint.header().no_data) {
     throw ModelError(fmt::format("{}: holds shapes only, no weights", checkpoint.path()));
   }
-  for (const WeightSpec& spec : weight_specs(config)) {
+  std::vector<StageTensor> tensors;
+  for (WeightSpec& spec : weight_specs(config)) {
     if (!belongs(spec, range)) continue;
     const io::TensorInfo* tensor = checkpoint.find(spec.name);
     if (tensor == nullptr) {
@@ -63,6 +59,19 @@ WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelCo
                                    checkpoint.path(), spec.name, fmt::join(tensor->shape, ", "),
                                    fmt::join(spec.shape, ", ")));
     }
+    tensors.push_back({std::move(spec), tensor});
+  }
+  return tensors;
+}
+
+WeightLoader::WeightLoader(const io::CheckpointReader& checkpoint, const ModelConfig& config,
+                           const StageRange& range, const StageOptions& options,
+                           const LoadProgress& progress)
+    : checkpoint_(&checkpoint),
+      dtype_(options.dtype),
+      threads_(options.threads),
+      progress_(&progress) {
+  for (const auto& [spec, tensor] : stage_tensors(checkpoint, config, range)) {
     tensors_.emplace(spec.name, tensor);
     bytes_total_ += tensor->size_bytes;
     const io::DType resident = spec.is_matrix ? dtype_ : io::DType::f32;

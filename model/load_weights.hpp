@@ -15,9 +15,18 @@
 
 namespace penstock::model {
 
+// A tensor of a stage: what it must be, and where the checkpoint has it.
+struct StageTensor {
+  WeightSpec spec;
+  const io::TensorInfo* stored = nullptr;
+};
+// All tensors of one stage, in file order. Absent ones and shapes that are not the config's are a
+// ModelError that names the file; so is a checkpoint without weights.
+std::vector<StageTensor> stage_tensors(const io::CheckpointReader& checkpoint,
+                                       const ModelConfig& config, const StageRange& range);
+
 // Reads the tensors of one stage and nothing else, converted to the stage's dtypes. Tensors are
-// checked before any of them is read: absent ones and shapes that are not the config's are a
-// ModelError that names the file.
+// checked, by stage_tensors(), before any of them is read.
 class WeightLoader {
  public:
   WeightLoader(const io::CheckpointReader& checkpoint, const ModelConfig& config,

@@ -54,6 +54,9 @@ class DeviceActivations : public ActivationBuffer {
 struct StepRecord {
   PinnedBuffer lists;
   PinnedBuffer ids;
+  // Of sequences that it admits. Not pinned: CUDA says that it may stage such memory before the
+  // copy's call returns, not that it does.
+  std::vector<std::vector<std::byte>> penalties;
   Event done;
   void wait_until_free() const { done.synchronize(); }
 };
@@ -310,16 +313,17 @@ void CudaStage::run(const StepPlan& plan, std::span<const std::byte> in, std::sp
                     const std::function<void()>& progress) {
   samples_ = 0;
   sampling_.clear();
+  StepRecord& record = records_.next();
+  record.penalties.clear();
   if (range_.last) {
-    // From memory that is not pinned: CUDA has taken it when the call returns.
-    samplers_.update(plan, [&](PenaltyTable* to, std::span<const std::byte> table) {
+    samplers_.update(plan, [&](PenaltyTable* to, std::vector<std::byte> table) {
       comm::device::copy_async(to, table.data(), table.size(), stream_.get());
+      record.penalties.push_back(std::move(table));
     });
     samplers_.rows(plan, sampling_);
   }
-  if (plan.rows() == 0) return;
+  if (plan.rows() == 0) return record.done.record(stream_);
 
-  StepRecord& record = records_.next();
   const GpuStep step = step_maker_.make(plan, sampling_, blocks_, record.lists.bytes());
   std::byte* const buffers = buffers_.as<std::byte>();
   comm::device::copy_async(buffers + places_.lists, record.lists.data(), step.layout.bytes,

@@ -27,7 +27,8 @@ cannot_be_had() {
 }
 
 # shellcheck disable=SC2086
-install_packages $penstock_packages libgtest-dev libgmock-dev hdf5-tools clang-format
+install_packages $penstock_packages libgtest-dev libgmock-dev hdf5-tools clang-format \
+  slurm-wlm munge iproute2 util-linux procps
 
 python=""
 # shellcheck disable=SC2046

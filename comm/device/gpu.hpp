@@ -1,8 +1,10 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace penstock::comm::device {
@@ -10,9 +12,9 @@ namespace penstock::comm::device {
 struct Gpu {
   int index = 0;  // CUDA's, among those that this process sees (CUDA_VISIBLE_DEVICES)
   std::string name;
-  std::string uuid;  // "GPU-6e3b…", as nvidia-smi writes it
-  std::string pci_bus_id;
-  int major = 0;  // compute capability
+  std::string uuid;        // "GPU-6e3b…", of a MIG slice "MIG-6e3b…", as nvidia-smi writes it
+  std::string pci_bus_id;  // the same for all MIG slices of a card
+  int major = 0;           // compute capability
   int minor = 0;
   int multiprocessors = 0;
   std::uint64_t memory_bytes = 0;
@@ -46,6 +48,8 @@ GpuMemory gpu_memory();
 
 // "NVIDIA H100 80GB HBM3, GPU-6e3b…, compute capability 9.0, 79.6 GiB"
 std::string describe(const Gpu& gpu);
+// `name` tells MIG slices, which it ends in: "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
+std::string uuid_text(std::string_view name, const std::array<unsigned char, 16>& uuid);
 // "13.0"; "none" for 0.
 std::string cuda_version_text(int version);
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <cstring>
 
 #include "comm/device/error.hpp"
 #include "comm/device/gpu.hpp"
@@ -12,22 +13,17 @@ namespace {
 
 constexpr int kLeastMajor = 8;  // A100: bf16 in the tensor cores, asynchronous copies
 
-std::string uuid_text(const cudaUUID_t& uuid) {
-  std::string text = "GPU";
-  for (std::size_t i = 0; i < sizeof uuid.bytes; ++i) {
-    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
-  }
-  return text;
-}
-
 Gpu gpu_at(int index) {
   cudaDeviceProp properties{};
   PENSTOCK_CUDA_CALL(cudaGetDeviceProperties(&properties, index));
   Gpu gpu;
   gpu.index = index;
   gpu.name = properties.name;
-  gpu.uuid = uuid_text(properties.uuid);
+  // Of a MIG slice it is the slice's own.
+  std::array<unsigned char, 16> uuid{};
+  static_assert(sizeof uuid == sizeof properties.uuid.bytes);
+  std::memcpy(uuid.data(), properties.uuid.bytes, uuid.size());
+  gpu.uuid = uuid_text(gpu.name, uuid);
   std::array<char, 32> bus_id{};  // CUDA wants room for 13 characters
   PENSTOCK_CUDA_CALL(cudaDeviceGetPCIBusId(bus_id.data(), static_cast<int>(bus_id.size()), index));
   gpu.pci_bus_id = bus_id.data();

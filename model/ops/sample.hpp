@@ -39,11 +39,14 @@ struct SampleRow {
   PenaltyTable* penalties = nullptr;  // GPU memory; null when the sequence has none
 };
 
+// Sums of so many masses fit in 64 bits.
+inline constexpr std::size_t kMostSampleVocab = std::size_t{1} << 18;
+
 struct Sample {
   const SampleRow* rows = nullptr;
   const std::uint32_t* count = nullptr;  // how many rows there are
   std::size_t most = 0;                  // rows that the launch is made for
-  std::size_t vocab = 0;                 // at most 2^18
+  std::size_t vocab = 0;                 // at most kMostSampleVocab
   const float* logits = nullptr;         // [most, vocab]; stays as it is
   float* work = nullptr;                 // [most, vocab]
   std::int32_t* ids = nullptr;           // [most]

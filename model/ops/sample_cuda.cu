@@ -12,16 +12,16 @@ namespace penstock::model {
 namespace {
 
 constexpr unsigned kThreads = 32 * RowSampler::kMostWarps;
-constexpr std::size_t kMostVocab = std::size_t{1} << 18;  // sums of so many masses fit in 64 bits
 
 __global__ void __launch_bounds__(kThreads) sample_kernel(const Sample args) { sample_rows(args); }
 
 }  // namespace
 
 void sample(const Cuda& device, const Sample& args) {
-  if (args.vocab == 0 || args.vocab > kMostVocab) {
+  if (args.vocab == 0 || args.vocab > kMostSampleVocab) {
     throw ModelError("sampling on a GPU is made for a vocabulary of at most " +
-                     std::to_string(kMostVocab) + " tokens, not " + std::to_string(args.vocab));
+                     std::to_string(kMostSampleVocab) + " tokens, not " +
+                     std::to_string(args.vocab));
   }
   if (args.most == 0) return;
   launch(device, sample_kernel, dim3(static_cast<unsigned>(args.most)), kThreads,

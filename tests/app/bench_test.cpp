@@ -9,6 +9,7 @@ namespace penstock::tests {
 namespace {
 
 using nlohmann::json;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 const Arguments kBench = {"bench",      kEmbeddedModel, "--batch",     "1,5", "--prompt", "40",
@@ -23,6 +24,7 @@ TEST(Bench, MeasuresEveryBatchOnEveryLayout) {
     EXPECT_EQ(result.at("stages"), ranks);
     EXPECT_GT(result.at("machine").at("flops_per_s").get<double>(), 1e8);
     EXPECT_GT(result.at("machine").at("bytes_per_s").get<double>(), 1e8);
+    EXPECT_GT(result.at("load_bytes_per_s").get<double>(), 0);
     ASSERT_EQ(result.at("rows").size(), 2u);
     EXPECT_EQ(result.at("rows")[0].at("batch"), 1);
     EXPECT_EQ(result.at("rows")[1].at("batch"), 5);
@@ -52,6 +54,7 @@ TEST(Bench, ShowsATable) {
   const Finished finished = penstock({"bench", kEmbeddedModel, "--batch", "2", "--prompt", "8",
                                       "--generate", "8", "--kv-memory", "8M"});
   ASSERT_EQ(finished.code, 0) << finished;
+  EXPECT_THAT(finished.out, ContainsRegex("stage 0 .*, loaded in .*B/s\n"));
   EXPECT_THAT(finished.out, HasSubstr("prefill"));
   EXPECT_THAT(finished.out, HasSubstr("decode"));
   EXPECT_THAT(finished.out, HasSubstr("steady decode at batch 2"));

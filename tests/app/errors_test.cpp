@@ -210,11 +210,14 @@ TEST_F(Errors, DiskThatFillsUpLeavesTheStateBroken) {
   const auto state = nlohmann::json::parse(read_bytes(output_ + ".job/state"));
   EXPECT_EQ(state.at("state"), "broken");
   EXPECT_GT(state.at("finished"), 0);
-  // How much was flushed before depends on the machine's speed, but all of it is whole rows.
+  // How much was written before depends on the machine's speed, and the disk may be full in the
+  // middle of a row, but all others are whole.
   const std::string journal = read_bytes(output_ + ".job/journal-0000.jsonl");
-  ASSERT_FALSE(journal.empty());
-  EXPECT_EQ(journal.back(), '\n');
-  for (const std::string& row : lines_of(journal)) EXPECT_TRUE(nlohmann::json::accept(row)) << row;
+  const std::size_t end = journal.rfind('\n');
+  ASSERT_NE(end, std::string::npos);
+  for (const std::string& row : lines_of(journal.substr(0, end + 1))) {
+    EXPECT_TRUE(nlohmann::json::accept(row)) << row;
+  }
 }
 
 TEST_F(Errors, OutputThatCannotBeMade) {

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "comm/error.hpp"
@@ -169,6 +170,76 @@ TEST_P(EndpointTest, AgreeThrowsTheTextOfTheLowestFailingMember) {
     }
     control.agree(true, "", "agreement", kPatience);  // still in step
   });
+}
+
+// Beats until all members have done so much work, as far as this one knows.
+inline void beat_until_all_have_done(Control& control,
+                                     const std::function<std::uint64_t(int member)>& work_of) {
+  Wait wait([] { return std::string("heartbeats"); }, kPatience);
+  const auto all_have = [&] {
+    for (int i = 0; i < control.size(); ++i) {
+      if (control.pulse(i).progress < work_of(i)) return false;
+    }
+    return true;
+  };
+  while (!all_have()) {
+    control.beat(0);
+    wait.pause();
+  }
+}
+
+TEST_P(EndpointTest, HeartbeatsTellEverybodyOfEverybodysWork) {
+  GetParam().run([](Endpoint& endpoint) {
+    Control& control = *endpoint.control;
+    const Clock::time_point start = Clock::now();
+    const auto work_of = [](int member) { return static_cast<std::uint64_t>(100 + 10 * member); };
+    control.beat(work_of(control.member()) - 1);
+    control.beat(1);
+    EXPECT_EQ(control.pulse(control.member()).progress, work_of(control.member()));
+    beat_until_all_have_done(control, work_of);
+    for (int i = 0; i < control.size(); ++i) {
+      const Pulse pulse = control.pulse(i);
+      EXPECT_EQ(pulse.progress, work_of(i)) << i;
+      EXPECT_GE(pulse.heard, pulse.moved) << i;
+      // Ages are rounded down to milliseconds, and begin when the heartbeat is sent.
+      EXPECT_GE(pulse.moved, start - std::chrono::seconds(2)) << i;
+      EXPECT_LE(pulse.heard, Clock::now()) << i;
+    }
+    EXPECT_THROW(control.pulse(-1), std::out_of_range);
+    EXPECT_THROW(control.pulse(control.size()), std::out_of_range);
+    control.all_gather("", "end of the test", kPatience);
+  });
+}
+
+TEST_P(EndpointTest, HeartbeatsAreNoMessagesAndNoParts) {
+  GetParam().run([](Endpoint& endpoint) {
+    Control& control = *endpoint.control;
+    control.beat(1);
+    beat_until_all_have_done(control, [](int) { return 1; });
+    EXPECT_FALSE(control.try_receive());
+    const std::vector<std::string> all =
+        control.all_gather(std::to_string(control.member()), "parts", kPatience);
+    for (int i = 0; i < control.size(); ++i) {
+      EXPECT_EQ(all[static_cast<std::size_t>(i)], std::to_string(i));
+    }
+    EXPECT_FALSE(control.try_receive());
+    control.all_gather("", "end of the test", kPatience);
+  });
+}
+
+// A member works for three times as long as the others wait, and says so.
+inline void all_gather_with_slow(int slow, Endpoint& endpoint, std::chrono::milliseconds timeout) {
+  Control& control = *endpoint.control;
+  if (control.member() == slow) {
+    const Clock::time_point end = Clock::now() + 3 * timeout;
+    while (Clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      control.beat(1);
+    }
+  }
+  EXPECT_EQ(control.all_gather("x", "the work", timeout).size(),
+            static_cast<std::size_t>(control.size()));
+  control.all_gather("", "end of the test", kPatience);
 }
 
 // Member 0 makes the data, the others pass on what they get.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <thread>
 
@@ -100,6 +101,31 @@ TEST(LocalEndpoints, AllGatherNamesWhoHasNotCome) {
   const std::string text = comm_error(
       [&] { endpoints[1].control->all_gather("", "the plan", std::chrono::milliseconds(20)); });
   EXPECT_EQ(text, "no the plan from thread 0; thread 2 for 0.02 s");
+}
+
+TEST(LocalEndpoints, AllGatherWaitsForWhoMakesProgress) {
+  for (const int slow : {0, 2}) {
+    run_threads(3, [&](Endpoint& endpoint) {
+      all_gather_with_slow(slow, endpoint, std::chrono::milliseconds(500));
+    });
+  }
+}
+
+// Alive, but its work does not move.
+TEST(LocalEndpoints, AllGatherNamesWhoOnlyLives) {
+  std::vector<Endpoint> endpoints = local_endpoints(2);
+  std::atomic<bool> over{false};
+  std::thread peer([&] {
+    while (!over) {
+      endpoints[0].control->beat(0);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  const std::string text = comm_error(
+      [&] { endpoints[1].control->all_gather("", "the plan", std::chrono::milliseconds(100)); });
+  over = true;
+  peer.join();
+  EXPECT_EQ(text, "no the plan from thread 0 for 0.1 s");
 }
 
 TEST(LocalEndpoints, SenderMayLeaveWithDataNotTaken) {

@@ -69,6 +69,43 @@ TEST(MpiEndpoint, AllRanksNameTheFirstThatDoesNotComeToAllGather) {
   }
 }
 
+TEST(MpiEndpoint, AllGatherWaitsForWhoMakesProgress) {
+  const World& world = support::world();
+  if (world.size() < 2) GTEST_SKIP() << "needs 2 ranks";
+  for (const int slow : {0, world.size() - 1}) {
+    Endpoint endpoint = mpi_endpoint(world);
+    all_gather_with_slow(slow, endpoint, 5 * kBeatInterval);
+  }
+}
+
+// Alive, but its work does not move.
+TEST(MpiEndpoint, AllRanksNameTheOneThatOnlyLives) {
+  const World& world = support::world();
+  if (world.size() < 2) GTEST_SKIP() << "needs 2 ranks";
+  for (const int idle : {0, world.size() - 1}) {
+    const Endpoint endpoint = mpi_endpoint(world);
+    if (world.rank() == idle) {
+      const Clock::time_point end = Clock::now() + 4 * kBeatInterval;
+      while (Clock::now() < end) {
+        endpoint.control->beat(0);
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    }
+    std::string text;
+    try {
+      endpoint.control->all_gather("", "the plan", 2 * kBeatInterval);
+    } catch (const CommError& error) {
+      text = error.what();
+    }
+    PENSTOCK_MPI(MPI_Barrier(world.communicator()));
+    // Member 0 comes late itself, and then finds all the others.
+    if (world.rank() > 0 || idle > 0) {
+      EXPECT_EQ(text,
+                fmt::format("no the plan from rank {}, host {} for 1 s", idle, world.host(idle)));
+    }
+  }
+}
+
 TEST(MpiEndpoint, CarriesMoreThan2GiB) {
   const World& world = support::world();
   if (world.size() != 2) GTEST_SKIP() << "needs 2 ranks";

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <functional>
 #include <thread>
 
 #include "comm/error.hpp"
 #include "comm/local.hpp"
+#include "comm/topology.hpp"
 #include "comm/wait.hpp"
 #include "tests/comm/nccl_fake.hpp"
 
@@ -28,6 +30,7 @@ constexpr std::chrono::seconds kPatience{60};
 NcclOptions options_of(int member) {
   NcclOptions options;
   options.gpu_uuid = fmt::format("GPU-{}", member);
+  options.pci_bus_id = fmt::format("0000:{:02}:00.0", member);
   options.host_id = "";
   options.warm_up_bytes = 4096;
   return options;
@@ -179,6 +182,7 @@ std::vector<NcclAnnouncement> announcements() {
     all[i].version = 22809;
     if (i + 1 < all.size()) all[i].id[0] = static_cast<char>(i + 1);
     all[i].gpu_uuid = fmt::format("GPU-{}", i);
+    all[i].pci_bus_id = fmt::format("0000:{:02}:00.0", i);
   }
   return all;
 }
@@ -209,6 +213,29 @@ TEST(NcclRefusal, RanksOnOneGpuNeedNotBeNeighbours) {
               HasSubstr("rank 0, host a and rank 2, host b have the same GPU (GPU-0)"));
   all[2].host_id = "pretended";
   EXPECT_EQ(nccl_refusal(all, kNames), "");
+}
+
+// They have a UUID each, but one place on the bus, which is what NCCL looks at.
+TEST(NcclRefusal, NeighboursOnMigSlicesOfOneCardAreRefused) {
+  auto all = announcements();
+  all[2].pci_bus_id = all[0].pci_bus_id;  // never in one communicator
+  EXPECT_EQ(nccl_refusal(all, kNames), "");
+  all[1].pci_bus_id = all[0].pci_bus_id;
+  EXPECT_THAT(nccl_refusal(all, kNames),
+              AllOf(HasSubstr("rank 0, host a and rank 1, host a have MIG slices of one GPU (GPU-0 "
+                              "and GPU-1)"),
+                    HasSubstr("--link mpi")));
+  // Nodes that are alike have the same bus ids.
+  all[1].host_id = "another";
+  EXPECT_EQ(nccl_refusal(all, kNames), "");
+}
+
+TEST(NcclHostId, IsTheHostsNameUnlessTheEnvironmentSaysOtherwise) {
+  unsetenv("NCCL_HOSTID");
+  EXPECT_EQ(nccl_host_id(), host_name());
+  setenv("NCCL_HOSTID", "pretended", 1);
+  EXPECT_EQ(nccl_host_id(), "pretended");
+  unsetenv("NCCL_HOSTID");
 }
 
 TEST(NcclRefusal, OneIdForTwoEdgesIsRefused) {

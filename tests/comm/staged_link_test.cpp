@@ -34,6 +34,7 @@ class FakeStaging final : public StagingApi {
   bool ends_behind_query = false;  // the GPU finishes all right after it was asked
   int allocations_left = 1000;
   std::set<void*> live;  // streams, events and pinned memory
+  bool freed_too_early = false;
 
   // Work of the test's own.
   void work(void* stream, std::function<void()> body) {
@@ -58,6 +59,7 @@ class FakeStaging final : public StagingApi {
     if (item.body) item.body();
     it->second.pop_front();
   }
+  bool nothing_is_copied() const { return copying_.empty(); }
   void run_all() {
     for (int i = 0; i < 1000; ++i) step();
   }
@@ -87,9 +89,21 @@ class FakeStaging final : public StagingApi {
     if (allocations_left-- == 0) throw device::DeviceError("CUDA: out of memory");
     return make(size_bytes);
   }
-  void free_pinned(void* data) noexcept override { live.erase(data); }
+  void free_pinned(void* data) noexcept override {
+    live.erase(data);
+    if (copying_.count(data) > 0) freed_too_early = true;
+  }
+  void synchronize(void* stream) noexcept override {
+    for (int i = 0; i < 10000 && !streams_[stream].empty(); ++i) step();
+  }
   void copy(void* to, const void* from, std::size_t size_bytes, void* stream) override {
-    work(stream, [=] { std::memcpy(to, from, size_bytes); });
+    copying_.insert(to);
+    copying_.insert(from);
+    work(stream, [=, this] {
+      std::memcpy(to, from, size_bytes);
+      copying_.erase(copying_.find(to));
+      copying_.erase(copying_.find(from));
+    });
   }
 
  private:
@@ -110,6 +124,7 @@ class FakeStaging final : public StagingApi {
   std::map<void*, std::deque<Item>> streams_;
   std::map<void*, int> recorded_;
   std::map<void*, int> reached_;
+  std::multiset<const void*> copying_;
 };
 
 constexpr std::size_t kBytes = 64;
@@ -304,6 +319,7 @@ TEST_F(StagedLink, FailuresOfCudaNameTheEdge) {
               ThrowsMessage<CommError>("edge 0 to 1: CUDA: an illegal memory access was "
                                        "encountered"));
   EXPECT_THAT([&] { sender_->send(out); }, ThrowsMessage<CommError>(HasSubstr("has failed")));
+  sender_.reset();  // before what it still copies
 }
 
 TEST_F(StagedLink, AfterAbortNothingIsStarted) {
@@ -311,6 +327,26 @@ TEST_F(StagedLink, AfterAbortNothingIsStarted) {
   Bytes in = filled(0);
   EXPECT_THROW(receiver_->receive(in), CommError);
   EXPECT_THROW(receiver_->progress(), CommError);
+}
+
+TEST_F(StagedLink, AfterAbortNothingIsCopied) {
+  Bytes out = filled(1);
+  sender_->send(out);
+  sender_->abort();
+  EXPECT_TRUE(api_->nothing_is_copied());
+}
+
+// As when an exception unwinds.
+TEST_F(StagedLink, PinnedMemoryIsNotFreedWhileTheGpuCopies) {
+  Bytes out = filled(1);
+  Bytes in = filled(0);
+  const Ticket received = receiver_->receive(in);
+  sender_->send(out);
+  ASSERT_TRUE(progress_until([&] { return receiver_->order_compute_after(received); }));
+  sender_->send(out);
+  sender_.reset();
+  receiver_.reset();
+  EXPECT_FALSE(api_->freed_too_early);
 }
 
 TEST_F(StagedLink, FreesAllThatItMade) {

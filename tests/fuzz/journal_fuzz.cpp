@@ -1,11 +1,11 @@
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "io/error.hpp"
 #include "io/journal.hpp"
 #include "io/journal_row.hpp"
 #include "tests/fuzz/memory_file.hpp"
@@ -14,28 +14,24 @@ namespace {
 
 using namespace penstock;
 
-// The rows up to the end or the first damage.
-struct Rows {
-  std::uint64_t count = 0;
-  std::uint64_t valid_bytes = 0;
-  bool damaged = false;
-};
-
-Rows read_rows(const std::string& path) {
-  Rows rows;
+// Checks that each row lies where it is said to.
+std::vector<std::uint64_t> read_rows(const std::string& path, std::string_view content) {
+  std::vector<std::uint64_t> indices;
   io::JournalReader reader(path);
-  std::uint64_t index = 0;
-  std::string row;
-  try {
-    while (reader.next(index, row)) {
-      if (io::row_index(row) != index) std::abort();
-      ++rows.count;
-    }
-  } catch (const io::FileError&) {
-    rows.damaged = true;
+  io::JournalRow row;
+  std::uint64_t end = 0;
+  while (reader.next(row)) {
+    if (row.offset < end || row.offset > content.size()) std::abort();
+    end = row.offset + row.length + 1;
+    if (end > content.size() || content[end - 1] != '\n') std::abort();
+    const auto line = content.substr(row.offset, row.length);
+    const std::string text = row.partial ? io::to_partial_row(row.index, row.tokens) : row.row;
+    if (io::from_journal_line(line) != text) std::abort();
+    if (!row.partial && io::row_index(row.row) != row.index) std::abort();
+    indices.push_back(row.index);
   }
-  rows.valid_bytes = reader.valid_bytes();
-  return rows;
+  if (reader.next(row)) std::abort();
+  return indices;
 }
 
 // Checksums keep most mutations from getting far, so lines are also taken for rows.
@@ -48,6 +44,9 @@ void check_row(std::string_view row) {
   } catch (const std::invalid_argument&) {
   }
   (void)io::row_index(row);
+  std::vector<std::int32_t> tokens;
+  const auto index = io::from_partial_row(row, tokens);
+  if (index && io::to_partial_row(*index, tokens) != row) std::abort();
 }
 
 }  // namespace
@@ -56,13 +55,26 @@ void check_row(std::string_view row) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static fuzz::MemoryFile file;
   file.assign(data, size);
-  check_row({reinterpret_cast<const char*>(data), size});
+  const std::string content(reinterpret_cast<const char*>(data), size);
+  check_row(content);
+  for (std::size_t begin = 0; begin < size;) {
+    const std::size_t end = std::min(content.find('\n', begin), size);
+    check_row(std::string_view(content).substr(begin, end - begin));
+    begin = end + 1;
+  }
 
-  const Rows before = read_rows(file.path());
-  if (before.valid_bytes > size) std::abort();
-  io::JournalWriter(file.path()).append(7, R"({"index":7})");
-  const Rows after = read_rows(file.path());
-  if (before.damaged) return 0;
-  if (after.damaged || after.count != before.count + 1) std::abort();
+  std::vector<std::uint64_t> rows = read_rows(file.path(), content);
+  {
+    io::JournalWriter writer(file.path());
+    writer.append(7, R"({"index":7})");
+    writer.append_partial(8, std::vector<std::int32_t>{1, 2});
+  }
+  rows.push_back(7);
+  rows.push_back(8);
+  const std::size_t newline = content.rfind('\n');
+  const std::string kept = newline == std::string::npos ? "" : content.substr(0, newline + 1);
+  const std::string appended =
+      io::to_journal_line(R"({"index":7})") + io::to_journal_line(R"({"partial":[1,2],"index":8})");
+  if (read_rows(file.path(), kept + appended) != rows) std::abort();
   return 0;
 }

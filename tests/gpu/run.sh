@@ -20,13 +20,19 @@ case "${1:-}" in
   *) echo "usage: tests/gpu/run.sh [--on-this-machine [PART …]]" >&2; exit 1 ;;
 esac
 command -v nvcc >/dev/null || { echo "nvcc is not there, neither on PATH nor in /usr/local/cuda/bin" >&2; exit 1; }
-# shellcheck disable=SC2086
-install_packages $penstock_packages libgtest-dev libgmock-dev
+if command -v apt-get >/dev/null; then
+  # shellcheck disable=SC2086
+  install_packages $penstock_packages libgtest-dev libgmock-dev
+fi
+launchers=""
+if command -v ccache >/dev/null; then
+  launchers="-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache"
+fi
 
 programs="penstock model_ops_tests model_tests comm_tests comm_device_tests"
 build=build/cuda-release
-cmake --preset cuda-release -DPENSTOCK_TESTS=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
-  -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache >/dev/null
+# shellcheck disable=SC2086
+cmake --preset cuda-release -DPENSTOCK_TESTS=ON $launchers >/dev/null
 # shellcheck disable=SC2086
 cmake --build --preset cuda-release --target $programs comm_world_end
 
@@ -39,8 +45,14 @@ own_of_the_machine='/(ld-linux-x86-64|libc|libm|libdl|librt|libpthread|libresolv
 # libraries_of FILE …: copies the shared libraries that these need.
 libraries_of() {
   ldd "$@" | awk '$3 ~ /^\// {print $3}' | sort -u | grep -vE "$own_of_the_machine" |
-    while read -r library; do cp -nL "$library" "$pack/lib/"; done
+    while read -r library; do
+      [ -e "$pack/lib/$(basename "$library")" ] || cp -L "$library" "$pack/lib/"
+    done
 }
+if ldd "$build/penstock" "$build"/tests/{model_ops,model,comm,comm_device}_tests | grep 'not found'; then
+  echo "these libraries are not there" >&2
+  exit 1
+fi
 cp "$build/penstock" "$build"/tests/{model_ops,model,comm,comm_device}_tests "$pack/bin/"
 strip "$pack"/bin/*
 cp -L "$(command -v orterun)" "$pack/bin/mpirun"

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "byte_tokenizer.hpp"
+#include "io/error.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -59,10 +60,15 @@ class DatasetTest : public ::testing::Test {
     std::ofstream(folder_ + "/in") << content;
     io::build_index(folder_ + "/in", folder_ + "/index");
     input_.emplace(folder_ + "/in", folder_ + "/index");
+    finished_ = io::RecordSet(0, input_->size());
   }
   Dataset dataset(io::InputFormat format = io::InputFormat::text,
                   std::uint32_t window_records = 65536) {
-    return Dataset(*input_, format, *builder_, window_records);
+    return dataset_of({0, input_->size()}, format, window_records);
+  }
+  Dataset dataset_of(RecordRange range, io::InputFormat format = io::InputFormat::text,
+                     std::uint32_t window_records = 65536) {
+    return Dataset(*input_, format, *builder_, range, finished_, window_records);
   }
   // The indices in the order they come, failed ones negative minus one.
   static std::vector<std::int64_t> drain(Dataset& dataset) {
@@ -82,12 +88,12 @@ class DatasetTest : public ::testing::Test {
   model::ChatTemplate chat_template_;
   std::optional<RequestBuilder> builder_;
   std::optional<io::IndexedInput> input_;
+  io::RecordSet finished_;
 };
 
 TEST_F(DatasetTest, WindowsAreOrderedOneByOne) {
   write("1\n333\n22\n\n4444\n1\n55555\n22\n");
   Dataset all = dataset();
-  EXPECT_EQ(all.size(), 7u);
   EXPECT_THAT(drain(all), ElementsAre(5, 3, 1, 2, 6, 0, 4));
   EXPECT_EQ(all.next(), std::nullopt);
   Dataset windows = dataset(io::InputFormat::text, 3);
@@ -115,6 +121,48 @@ TEST_F(DatasetTest, BrokenRecordsAreItems) {
   EXPECT_EQ(failed.id, 7);
   EXPECT_EQ(describe(failed), "line 1: 'prompt' must be a string, not an integer");
   EXPECT_THAT(drain(data), ElementsAre(1, -3));
+}
+
+TEST_F(DatasetTest, OnlyThePartsRecords) {
+  write("1\n333\n22\n\n4444\n1\n55555\n22\n");
+  Dataset middle = dataset_of({2, 5});
+  EXPECT_THAT(drain(middle), ElementsAre(3, 2, 4));
+  Dataset windows = dataset_of({1, 6}, io::InputFormat::text, 2);
+  EXPECT_THAT(drain(windows), ElementsAre(1, 2, 3, 4, 5));
+  Dataset last = dataset_of({6, 7});
+  EXPECT_THAT(drain(last), ElementsAre(6));
+  for (const std::uint64_t nowhere : {0U, 4U, 7U}) {
+    Dataset none = dataset_of({nowhere, nowhere});
+    EXPECT_THAT(drain(none), IsEmpty());
+  }
+}
+
+// The others keep their order and their indexes.
+TEST_F(DatasetTest, FinishedRecordsAreLeftOut) {
+  write("1\n333\n22\n\n4444\n1\n55555\n22\n");
+  for (const std::uint64_t record : {5U, 1U, 0U}) finished_.insert(record);
+  Dataset all = dataset();
+  EXPECT_THAT(drain(all), ElementsAre(3, 2, 6, 4));
+  Dataset windows = dataset(io::InputFormat::text, 2);  // the first one is finished
+  EXPECT_THAT(drain(windows), ElementsAre(3, 2, 4, 6));
+  Dataset part = dataset_of({0, 3});
+  EXPECT_THAT(drain(part), ElementsAre(2));
+  for (const std::uint64_t record : {2U, 3U, 4U, 6U}) finished_.insert(record);
+  Dataset none = dataset();
+  EXPECT_THAT(drain(none), IsEmpty());
+}
+
+// Skipping costs neither reading nor tokenizing: what they hold does not matter any more.
+TEST_F(DatasetTest, FinishedRecordsAreNotRead) {
+  write("{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n{\"prompt\":\"c\"}\n");
+  std::filesystem::resize_file(folder_ + "/in", 16);
+  finished_.insert(1);
+  finished_.insert(2);
+  Dataset data = dataset(io::InputFormat::jsonl);
+  EXPECT_THAT(drain(data), ElementsAre(0));
+  finished_ = io::RecordSet(0, 3);
+  Dataset all = dataset(io::InputFormat::jsonl);
+  EXPECT_THROW(drain(all), io::FileError);
 }
 
 }  // namespace

@@ -18,7 +18,13 @@ constexpr DeviceKind kCpu = DeviceKind::cpu;
 constexpr DeviceKind kCuda = DeviceKind::cuda;
 
 DeviceOffer with(int rank, const std::string& host, std::vector<std::string> uuids) {
-  return {"rank " + std::to_string(rank) + ", host " + host, {host, std::move(uuids)}, ""};
+  const std::vector<std::string> bus_ids = uuids;
+  return {"rank " + std::to_string(rank) + ", host " + host, {host, std::move(uuids)}, "", bus_ids};
+}
+// The only one that the rank sees.
+DeviceOffer with_slice(int rank, const std::string& host, const std::string& uuid,
+                       const std::string& bus_id) {
+  return {"rank " + std::to_string(rank) + ", host " + host, {host, {uuid}}, "", {bus_id}};
 }
 DeviceOffer without(int rank, const std::string& host, const std::string& why) {
   return {"rank " + std::to_string(rank) + ", host " + host, {host, {}}, why};
@@ -36,6 +42,7 @@ TEST(PlanDevices, GpusWhereEveryRankHasOne) {
     EXPECT_EQ(plan.gpus[2].gpu, 0);
     for (const auto& choice : plan.gpus) EXPECT_EQ(choice.sharers, 1);
     EXPECT_EQ(plan.note, "");
+    EXPECT_EQ(plan.no_nccl, "");
   }
 }
 
@@ -79,6 +86,36 @@ TEST(PlanDevices, RanksShareAGpuWhereThereAreTooFew) {
   }
 }
 
+TEST(PlanDevices, NcclCannotConnectRanksThatShareAGpu) {
+  EXPECT_EQ(plan_devices(kCuda, {with(0, "a", {"x"}), with(1, "a", {"x"})}).no_nccl,
+            "rank 0, host a and rank 1, host a share a GPU");
+  // No neighbours, but their kernels wait for each other.
+  EXPECT_EQ(plan_devices(kCuda, {with(0, "a", {"x", "y"}), with(1, "a", {"x", "y"}),
+                                 with(2, "a", {"x", "y"})})
+                .no_nccl,
+            "rank 0, host a and rank 2, host a share a GPU");
+  // Nodes that are alike have the same bus ids, and machines that were copied the same UUIDs.
+  EXPECT_EQ(plan_devices(kCuda, {with(0, "a", {"x"}), with(1, "b", {"x"})}).no_nccl, "");
+}
+
+// Slices of one card have its bus id and a UUID each.
+TEST(PlanDevices, MigSlicesAreGpusThatNcclDoesNotConnectOnOneCard) {
+  const DevicePlan plan = plan_devices(
+      kCuda, {with_slice(0, "a", "MIG-1", "card"), with_slice(1, "a", "MIG-2", "card")});
+  for (const auto& choice : plan.gpus) EXPECT_EQ(choice.sharers, 1);
+  EXPECT_EQ(plan.no_nccl, "rank 0, host a and rank 1, host a have MIG slices of one GPU");
+  // Never in one communicator.
+  EXPECT_EQ(plan_devices(kCuda,
+                         {with_slice(0, "a", "MIG-1", "card"), with_slice(1, "a", "MIG-2", "other"),
+                          with_slice(2, "a", "MIG-3", "card")})
+                .no_nccl,
+            "");
+  EXPECT_EQ(plan_devices(kCuda,
+                         {with_slice(0, "a", "MIG-1", "card"), with_slice(1, "b", "MIG-2", "card")})
+                .no_nccl,
+            "");
+}
+
 TEST(CheckDevice, RefusesWhatCanNeverBe) {
   EXPECT_THAT(
       [] {
@@ -97,18 +134,32 @@ TEST(CheckDevice, RefusesWhatCanNeverBe) {
   EXPECT_NO_THROW(check_device(kAuto, LinkKind::local, {LinkKind::local, 3}));
 }
 
+DevicePlan plan_of(DeviceKind kind, const std::string& no_nccl = "") {
+  DevicePlan plan;
+  plan.kind = kind;
+  plan.no_nccl = no_nccl;
+  return plan;
+}
+
+TEST(ChooseLink, AutoTakesMpiWhereNcclCannotConnect) {
+  const DevicePlan plan = plan_of(kCuda, "rank 0 and rank 1 share a GPU");
+  EXPECT_EQ(choose_link(plan, LinkKind::automatic, {LinkKind::mpi, 2}), LinkKind::mpi);
+  // Whoever asks for it hears connect_nccl()'s advice, or has set NCCL_HOSTID.
+  EXPECT_EQ(choose_link(plan, LinkKind::nccl, {LinkKind::nccl, 2}), LinkKind::nccl);
+}
+
 TEST(ChooseLink, NcclBetweenGpusUnlessMpiIsAskedFor) {
   const Layout ranks{LinkKind::mpi, 4};
   const Layout one{LinkKind::local, 1};
-  EXPECT_EQ(choose_link(kCuda, LinkKind::automatic, ranks), LinkKind::nccl);
-  EXPECT_EQ(choose_link(kCuda, LinkKind::nccl, {LinkKind::nccl, 4}), LinkKind::nccl);
-  EXPECT_EQ(choose_link(kCuda, LinkKind::mpi, ranks), LinkKind::mpi);
-  EXPECT_EQ(choose_link(kCuda, LinkKind::automatic, one), LinkKind::local);
-  EXPECT_EQ(choose_link(kCpu, LinkKind::automatic, ranks), LinkKind::mpi);
-  EXPECT_EQ(choose_link(kCpu, LinkKind::automatic, one), LinkKind::local);
+  EXPECT_EQ(choose_link(plan_of(kCuda), LinkKind::automatic, ranks), LinkKind::nccl);
+  EXPECT_EQ(choose_link(plan_of(kCuda), LinkKind::nccl, {LinkKind::nccl, 4}), LinkKind::nccl);
+  EXPECT_EQ(choose_link(plan_of(kCuda), LinkKind::mpi, ranks), LinkKind::mpi);
+  EXPECT_EQ(choose_link(plan_of(kCuda), LinkKind::automatic, one), LinkKind::local);
+  EXPECT_EQ(choose_link(plan_of(kCpu), LinkKind::automatic, ranks), LinkKind::mpi);
+  EXPECT_EQ(choose_link(plan_of(kCpu), LinkKind::automatic, one), LinkKind::local);
   EXPECT_THAT(
       [] {
-        choose_link(kCpu, LinkKind::nccl, {LinkKind::nccl, 2});
+        choose_link(plan_of(kCpu), LinkKind::nccl, {LinkKind::nccl, 2});
       },
       ThrowsMessage<UsageError>(HasSubstr("--link nccl")));
 }

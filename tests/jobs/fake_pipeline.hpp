@@ -171,6 +171,7 @@ class FakeWorkload : public Workload {
   void reject(std::uint64_t record, const std::string& reason) override {
     EXPECT_TRUE(rejected.emplace(record, reason).second) << "rejected twice";
   }
+  void stop_requested(StopRequest request) override { requests.push_back(request); }
   bool mark_due() override { return mark_every > 0 && ++asked_ % mark_every == 0; }
   void step_done(const std::vector<double>& busy) override {
     stages_seen = busy.size();
@@ -182,6 +183,7 @@ class FakeWorkload : public Workload {
 
   std::map<std::uint64_t, std::vector<std::int32_t>> answers;
   std::map<std::uint64_t, std::string> rejected;
+  std::vector<StopRequest> requests;  // of other stages
   std::uint64_t mark_every = 0;
   std::size_t stages_seen = 0;
 
@@ -218,17 +220,19 @@ struct Pipeline {
   // Makes a member's stage, and may put other links into its endpoint.
   std::function<std::unique_ptr<FakeStage>(int member, comm::Endpoint& endpoint)> make_stage =
       [this](int member, comm::Endpoint&) { return std::make_unique<FakeStage>(member, stages); };
+  std::chrono::milliseconds watchdog{std::chrono::seconds(20)};
+  std::function<StopRequest(int member)> stop_request = [](int) { return StopRequest::none; };
   double driver_seconds = 0;          // wall time inside run_driver
   std::vector<std::string> failures;  // of each stage; empty: it ended well
 
   // All stages on threads of their own. A stage that fails leaves; its message is in `failures`.
   PipelineTotals run(FakeWorkload& workload) {
-    options.peer_timeout = std::chrono::seconds(20);
     std::vector<comm::Endpoint> endpoints = comm::local_endpoints(stages);
     failures.assign(endpoints.size(), "");
     PipelineTotals totals;
     const auto work = [&](std::size_t member) {
       comm::Endpoint endpoint = std::move(endpoints[member]);
+      endpoint.watchdog = watchdog;
       try {
         const std::unique_ptr<FakeStage> made = make_stage(static_cast<int>(member), endpoint);
         FakeStage& stage = *made;
@@ -242,7 +246,9 @@ struct Pipeline {
           driver_seconds =
               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         } else {
-          run_stage(endpoint, stage, options);
+          const int asked = static_cast<int>(member);
+          run_stage(endpoint, stage, options, nullptr,
+                    [this, asked] { return stop_request(asked); });
         }
         endpoint.control->all_gather("", "the end", std::chrono::seconds(20));
       } catch (const std::exception& e) {

@@ -44,17 +44,24 @@ class JobFolderTest : public testing::Test {
     std::ifstream file(at(name));
     return {std::istreambuf_iterator<char>(file), {}};
   }
-  // All that is in the test's folder.
+  // All that is in the test's folder, but for the lock of a job that is at work.
   std::set<std::string> names() const {
     std::set<std::string> found;
     for (const auto& entry : fs::recursive_directory_iterator(here_)) {
+      if (entry.path().filename() == "lock") continue;
       found.insert(fs::relative(entry.path(), here_).string());
     }
     return found;
   }
+  // What a job that began leaves.
+  void write_job() const {
+    for (const char* name : {"state", "manifest.json", "index", "journal-0000.jsonl"}) {
+      write(std::string("answers.jsonl.job/") + name, "earlier");
+    }
+  }
 
   auto made(bool fresh) const {
-    return [this, fresh] { JobFolder(output(), fresh); };
+    return [this, fresh] { JobFolder(output(), fresh, {}); };
   }
 
   const fs::path here_;
@@ -63,7 +70,7 @@ class JobFolderTest : public testing::Test {
 using Names = std::set<std::string>;
 
 TEST_F(JobFolderTest, LiesBesideTheOutput) {
-  const JobFolder folder(output(), false);
+  const JobFolder folder(output(), false, {});
   EXPECT_EQ(folder.path(), output() + ".job");
   EXPECT_EQ(folder.file("index"), output() + ".job/index");
   EXPECT_TRUE(fs::is_directory(folder.path()));
@@ -74,7 +81,7 @@ TEST_F(JobFolderTest, NameWithoutAFolderIsInTheWorkingOne) {
   const fs::path before = fs::current_path();
   fs::current_path(here_);
   {
-    const JobFolder folder("out", false);
+    const JobFolder folder("out", false, {});
     EXPECT_TRUE(fs::is_directory(here_ / "out.job"));
   }
   fs::current_path(before);
@@ -83,22 +90,37 @@ TEST_F(JobFolderTest, NameWithoutAFolderIsInTheWorkingOne) {
 
 TEST_F(JobFolderTest, AnAbandonedJobLeavesNothing) {
   {
-    const JobFolder folder(output(), false);
-    for (const char* name : {"index", "journal-0000.jsonl", "input"}) {
-      std::ofstream(folder.file(name)) << "x";
-    }
-    folder.write_state(JobState::running, {});
-    folder.write_json("manifest.json", json::object());
-    folder.write_json("ledger.json", json::object());
+    const JobFolder folder(output(), false, {});
+    EXPECT_FALSE(folder.resumes());
+    for (const char* name : {"index", "input"}) std::ofstream(folder.new_file(name)) << "x";
   }
   EXPECT_EQ(names(), Names{});
+  // Where the folder was there before, it stays, with what is no new file.
+  write("answers.jsonl.job/index", "of a killed begin()");
+  {
+    const JobFolder folder(output(), false, {});
+    std::ofstream(folder.new_file("index")) << "x";
+  }
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/index"}));
 }
 
-TEST_F(JobFolderTest, AKeptJobStays) {
+TEST_F(JobFolderTest, NewFilesGetTheirNamesWhenTheJobBegins) {
+  JobFolder folder(output(), false, {});
+  std::ofstream(folder.new_file("index")) << "of this job";
+  std::ofstream(folder.new_file("input")) << "spooled";
+  EXPECT_FALSE(fs::exists(folder.file("index")));
+  folder.begin();
+  EXPECT_EQ(read("answers.jsonl.job/index"), "of this job");
+  EXPECT_EQ(read("answers.jsonl.job/input"), "spooled");
+  EXPECT_EQ(names(),
+            (Names{"answers.jsonl.job", "answers.jsonl.job/index", "answers.jsonl.job/input"}));
+}
+
+TEST_F(JobFolderTest, AJobThatBeganStays) {
   {
-    JobFolder folder(output(), false);
-    folder.write_state(JobState::running, {});
+    JobFolder folder(output(), false, {});
     folder.begin();
+    folder.write_state(JobState::running, {});
   }
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/state"}));
 }
@@ -111,25 +133,133 @@ TEST_F(JobFolderTest, AnOutputThatIsThereIsRefusedAndUntouched) {
   EXPECT_EQ(names(), Names{"answers.jsonl"});
 }
 
-TEST_F(JobFolderTest, AnEarlierJobIsRefusedAndUntouched) {
-  write("answers.jsonl.job/state", "{}");
+// Answers of a job that never began, or of something else.
+TEST_F(JobFolderTest, AnOutputBesideAJobThatNeverBeganIsRefused) {
+  write("answers.jsonl", "precious");
+  write("answers.jsonl.job/state");
   EXPECT_THAT(made(false), ThrowsMessage<io::FileError>(
-                               AllOf(HasSubstr("answers.jsonl.job: "), HasSubstr("--fresh"))));
-  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/state"}));
-  // Even an empty one: another job may have begun just now.
-  fs::remove(at("answers.jsonl.job/state"));
-  EXPECT_THROW(made(false)(), io::FileError);
+                               AllOf(HasSubstr(output() + ": "), HasSubstr("--fresh"))));
+  EXPECT_EQ(read("answers.jsonl"), "precious");
+  EXPECT_EQ(names(), (Names{"answers.jsonl", "answers.jsonl.job", "answers.jsonl.job/state"}));
+}
+
+TEST_F(JobFolderTest, AnEarlierJobGoesOn) {
+  write_job();
+  const Names before = names();
+  {
+    JobFolder folder(output(), false, {});
+    EXPECT_TRUE(folder.resumes());
+    EXPECT_FALSE(folder.has_output());
+    EXPECT_EQ(names(), before);
+    folder.begin();
+  }
+  EXPECT_EQ(names(), before);
+  for (const std::string& name : before) {
+    if (name == "answers.jsonl.job") continue;
+    EXPECT_EQ(read(name), "earlier") << name;
+  }
+  write("answers.jsonl", "precious");
+  JobFolder folder(output(), false, {});
+  EXPECT_TRUE(folder.resumes());
+  EXPECT_TRUE(folder.has_output());
+  folder.begin();
+  EXPECT_EQ(read("answers.jsonl"), "precious");
+}
+
+// Without manifest.json it never began, whatever else is there: a new job takes it over.
+TEST_F(JobFolderTest, AJobThatNeverBeganIsTaken) {
+  write_job();
+  write("answers.jsonl.job/flight-0003.log");
+  write("answers.jsonl.job/index.new", "half");
+  fs::remove(at("answers.jsonl.job/manifest.json"));
+  JobFolder folder(output(), false, {});
+  EXPECT_FALSE(folder.resumes());
+  std::ofstream(folder.new_file("index")) << "whole";
+  folder.begin();
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/index"}));
+  EXPECT_EQ(read("answers.jsonl.job/index"), "whole");
+}
+
+// What a run makes anew of a job that goes on replaces the old when it begins, not before.
+TEST_F(JobFolderTest, AJobThatGoesOnMayGetNewFiles) {
+  write_job();
+  write("answers.jsonl.job/notes.new", "not ours");
+  for (const bool begins : {false, true}) {
+    JobFolder folder(output(), false, {});
+    std::ofstream(folder.new_file("index")) << "made again";
+    if (begins) folder.begin();
+  }
+  EXPECT_EQ(read("answers.jsonl.job/index"), "made again");
+  EXPECT_EQ(read("answers.jsonl.job/journal-0000.jsonl"), "earlier");
+  EXPECT_EQ(read("answers.jsonl.job/notes.new"), "not ours");
+}
+
+TEST_F(JobFolderTest, AnEmptyFolderIsTaken) {
+  fs::create_directory(at("answers.jsonl.job"));
+  {
+    const JobFolder folder(output(), false, {});
+    EXPECT_FALSE(folder.resumes());
+  }
   EXPECT_EQ(names(), Names{"answers.jsonl.job"});
+}
+
+// What a killed run left of its own making does not come into the next job.
+TEST_F(JobFolderTest, NewFilesOfAKilledRunAreNotTaken) {
+  write("answers.jsonl.job/input.new", "the standard input of another job");
+  JobFolder folder(output(), false, {});
+  std::ofstream(folder.new_file("index")) << "x";
+  folder.begin();
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/index"}));
+}
+
+// That a second job is refused takes ten seconds to see: job_lock_test, tests/app/resume_test.
+TEST_F(JobFolderTest, TheLockIsHeldAsLongAsTheJob) {
+  write_job();
+  {
+    const JobFolder folder(output(), false, {});
+    EXPECT_TRUE(fs::exists(folder.file("lock")));
+    EXPECT_FALSE(folder.lost());
+    folder.check_lock();
+    fs::remove(folder.file("lock"));
+    EXPECT_THROW(folder.check_lock(), io::FileError);
+    EXPECT_TRUE(folder.lost());
+  }
+  { const JobFolder folder(output(), false, {}); }
+  EXPECT_FALSE(fs::exists(at("answers.jsonl.job/lock")));
+}
+
+// What is in the folder is then another job's.
+TEST_F(JobFolderTest, AJobThatLostItsLockTouchesNothing) {
+  write("answers.jsonl", "precious");
+  write_job();
+  {
+    JobFolder folder(output(), true, {});
+    fs::rename(folder.file("lock"), at("lock of before"));
+    JobFolder other(output(), false, {});
+    std::ofstream(other.new_file("index")) << "the other's";
+    EXPECT_THROW(folder.begin(), io::FileError);
+    other.begin();
+  }
+  EXPECT_EQ(read("answers.jsonl"), "precious");
+  EXPECT_EQ(read("answers.jsonl.job/index"), "the other's");
+  {
+    JobFolder folder(at("new"), false, {});
+    fs::rename(folder.file("lock"), at("lock of before"));
+    EXPECT_THROW(folder.check_lock(), io::FileError);
+    write("new.job/index.new", "the other's");
+  }
+  EXPECT_EQ(read("new.job/index.new"), "the other's");
 }
 
 TEST_F(JobFolderTest, FreshRemovesOutputAndJob) {
   write("answers.jsonl");
   write("other");
-  for (const char* name :
-       {"state", "manifest.json", "index", "journal-0000.jsonl", "ledger.json", "input"}) {
+  write_job();
+  for (const char* name : {"ledger.json", "input", "flight-0000.log"}) {
     write(std::string("answers.jsonl.job/") + name);
   }
-  JobFolder folder(output(), true);
+  JobFolder folder(output(), true, {});
+  EXPECT_FALSE(folder.resumes());
   folder.begin();
   EXPECT_EQ(folder.path(), output() + ".job");
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "other"}));
@@ -137,28 +267,31 @@ TEST_F(JobFolderTest, FreshRemovesOutputAndJob) {
 
 TEST_F(JobFolderTest, FreshRemovesNothingBeforeTheJobBegins) {
   write("answers.jsonl", "precious");
-  write("answers.jsonl.job/state", "{}");
+  write_job();
+  const Names before = names();
   {
-    const JobFolder folder(output(), true);
-    EXPECT_NE(folder.path(), output() + ".job");
-    std::ofstream(folder.file("index")) << "x";
+    const JobFolder folder(output(), true, {});
+    EXPECT_FALSE(folder.resumes());
+    std::ofstream(folder.new_file("index")) << "x";
+    EXPECT_EQ(read("answers.jsonl.job/index"), "earlier");
   }
   EXPECT_EQ(read("answers.jsonl"), "precious");
-  EXPECT_EQ(names(), (Names{"answers.jsonl", "answers.jsonl.job", "answers.jsonl.job/state"}));
+  EXPECT_EQ(read("answers.jsonl.job/index"), "earlier");
+  EXPECT_EQ(names(), before);
 }
 
-TEST_F(JobFolderTest, FilesThatAreOpenFollowTheFolder) {
-  write("answers.jsonl.job/state", "{}");
-  JobFolder folder(output(), true);
-  std::ofstream journal(folder.file("journal-0000.jsonl"));
+TEST_F(JobFolderTest, FilesThatAreOpenStayOpen) {
+  write_job();
+  JobFolder folder(output(), true, {});
+  std::ofstream index(folder.new_file("index"));
   folder.begin();
-  journal << "row" << std::flush;
-  EXPECT_EQ(read("answers.jsonl.job/journal-0000.jsonl"), "row");
-  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/journal-0000.jsonl"}));
+  index << "entries" << std::flush;
+  EXPECT_EQ(read("answers.jsonl.job/index"), "entries");
+  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/index"}));
 }
 
 TEST_F(JobFolderTest, FreshOnNothingIsFine) {
-  const JobFolder folder(output(), true);
+  const JobFolder folder(output(), true, {});
   EXPECT_EQ(names(), Names{"answers.jsonl.job"});
 }
 
@@ -167,23 +300,35 @@ TEST_F(JobFolderTest, FreshRemovesWhatAKilledRunLeft) {
   write("answers.jsonl.job/state.0123abcd.tmp");
   write("answers.jsonl.job/manifest.json.ffffffff.tmp");
   write("answers.jsonl.job/merge.aB3dE6");
-  JobFolder folder(output(), true);
+  JobFolder folder(output(), true, {});
   folder.begin();
   EXPECT_EQ(names(), Names{"answers.jsonl.job"});
 }
 
-TEST_F(JobFolderTest, FreshLeavesTheFilesOfOthers) {
+// They may lie beside a job, but a folder that holds only them is not a job's.
+TEST_F(JobFolderTest, TheFilesOfOthersStay) {
   for (const char* theirs :
        {"notes.txt", "results/index", "state.bak", "mine.0123abcd.tmp", "state.0123abcd.tmp.tmp",
         "state.0123ABCD.tmp", "merge.toolong1", "merge.a/b", "journal-0001.jsonl2"}) {
     SCOPED_TRACE(theirs);
     const std::string name = std::string("answers.jsonl.job/") + theirs;
-    write("answers.jsonl.job/index");
+    write("answers.jsonl.job/index", "theirs too, perhaps");
     write(name, "precious");
-    EXPECT_THAT(made(true), ThrowsMessage<io::FileError>(
-                                AllOf(HasSubstr("answers.jsonl.job: "), HasSubstr("of others"))));
-    EXPECT_EQ(read(name), "precious");
-    EXPECT_TRUE(fs::exists(at("answers.jsonl.job/index")));
+    const std::string shown = "holds '" + fs::path(theirs).begin()->string() + "'";
+    for (const bool fresh : {false, true}) {
+      EXPECT_THAT(made(fresh), ThrowsMessage<io::FileError>(
+                                   AllOf(HasSubstr("answers.jsonl.job: "), HasSubstr(shown))));
+      EXPECT_EQ(read(name), "precious");
+      EXPECT_TRUE(fs::exists(at("answers.jsonl.job/index")));
+    }
+    write_job();
+    for (const bool fresh : {false, true}) {
+      JobFolder folder(output(), fresh, {});
+      EXPECT_EQ(folder.resumes(), !fresh);
+      folder.begin();
+      EXPECT_EQ(read(name), "precious");
+    }
+    EXPECT_FALSE(fs::exists(at("answers.jsonl.job/index")));
     fs::remove_all(at("answers.jsonl.job"));
   }
 }
@@ -199,7 +344,7 @@ TEST_F(JobFolderTest, ALinkInTheJobIsRemovedNotWhatItNames) {
   write("input", "precious");
   fs::create_directory(at("answers.jsonl.job"));
   fs::create_symlink(at("input"), at("answers.jsonl.job/input"));
-  JobFolder folder(output(), true);
+  JobFolder folder(output(), true, {});
   folder.begin();
   EXPECT_EQ(read("input"), "precious");
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "input"}));
@@ -210,7 +355,7 @@ TEST_F(JobFolderTest, OutputThatIsALink) {
   fs::create_directory(at("scratch"));
   fs::create_symlink("scratch/a", output());
   {
-    JobFolder folder(output(), false);
+    JobFolder folder(output(), false, {});
     folder.begin();
     EXPECT_EQ(folder.path(), output() + ".job");
   }
@@ -218,7 +363,7 @@ TEST_F(JobFolderTest, OutputThatIsALink) {
   write("scratch/a", "precious");
   EXPECT_THAT(made(false),
               ThrowsMessage<io::FileError>(HasSubstr("scratch/a: exists already; --fresh")));
-  JobFolder folder(output(), true);
+  JobFolder folder(output(), true, {});
   EXPECT_EQ(read("scratch/a"), "precious");
   folder.begin();
   EXPECT_FALSE(fs::exists(at("scratch/a")));
@@ -245,14 +390,14 @@ TEST_F(JobFolderTest, OutputThatIsNoRegularFileIsNeverRemoved) {
 }
 
 TEST_F(JobFolderTest, ParentThatCannotBeWrittenTo) {
-  EXPECT_THAT([&] { JobFolder(at("missing/out"), false); },
+  EXPECT_THAT([&] { JobFolder(at("missing/out"), false, {}); },
               ThrowsMessage<io::FileError>(HasSubstr("missing/out.job: cannot be created")));
   write("file");
-  EXPECT_THAT([&] { JobFolder(at("file/out"), false); },
+  EXPECT_THAT([&] { JobFolder(at("file/out"), false, {}); },
               ThrowsMessage<io::FileError>(HasSubstr("cannot be created")));
-  EXPECT_THAT([&] { JobFolder(at(std::string(300, 'n')), false); },
+  EXPECT_THAT([&] { JobFolder(at(std::string(300, 'n')), false, {}); },
               ThrowsMessage<io::FileError>(HasSubstr("nnn")));
-  EXPECT_THAT([&] { JobFolder(at(std::string(300, 'n')), true); },
+  EXPECT_THAT([&] { JobFolder(at(std::string(300, 'n')), true, {}); },
               ThrowsMessage<io::FileError>(HasSubstr("nnn")));
   if (::geteuid() == 0) return;  // root may write anywhere
   fs::permissions(here_, fs::perms::owner_read | fs::perms::owner_exec);
@@ -261,19 +406,42 @@ TEST_F(JobFolderTest, ParentThatCannotBeWrittenTo) {
 }
 
 TEST_F(JobFolderTest, StateIsOneObjectThatScriptsCanRead) {
-  const JobFolder folder(output(), false);
+  const JobFolder folder(output(), false, {});
   const std::pair<JobState, const char*> states[] = {{JobState::running, "running"},
+                                                     {JobState::again, "again"},
                                                      {JobState::done, "done"},
                                                      {JobState::errors, "errors"},
                                                      {JobState::broken, "broken"}};
   for (const auto& [state, name] : states) {
     EXPECT_EQ(to_string(state), name);
-    folder.write_state(state, {1ull << 40, 3, 7});
-    EXPECT_EQ(json::parse(read("answers.jsonl.job/state")),
-              (json{{"state", name}, {"finished", 1ull << 40}, {"failed", 3}, {"left", 7}}));
+    folder.write_state(state, {1ull << 40, 3, 7, 11});
+    EXPECT_EQ(json::parse(read("answers.jsonl.job/state")), (json{{"state", name},
+                                                                  {"finished", 1ull << 40},
+                                                                  {"failed", 3},
+                                                                  {"left", 7},
+                                                                  {"partial_tokens", 11}}));
   }
   // Replaced by rename: nothing else is left.
   EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/state"}));
+}
+
+TEST_F(JobFolderTest, JsonThatIsReadBack) {
+  const JobFolder folder(output(), false, {});
+  folder.write_json("manifest.json", {{"schema", 1}});
+  EXPECT_EQ(folder.read_json("manifest.json"), (json{{"schema", 1}}));
+  const std::string deep(100'000, '[');
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[1]"), std::string("null"), std::string("7"),
+        std::string("{\"a\": 1e999}"), std::string(4096, '\0'), "{\"a\": " + deep, deep,
+        std::string("{\"a\": \"\xff\"}"), std::string("{} {}")}) {
+    SCOPED_TRACE(text.substr(0, 40));
+    write("answers.jsonl.job/manifest.json", text);
+    EXPECT_THAT([&] { folder.read_json("manifest.json"); },
+                ThrowsMessage<io::FileError>(
+                    AllOf(HasSubstr("answers.jsonl.job/manifest.json: "), HasSubstr("--fresh"))));
+  }
+  EXPECT_THAT([&] { folder.read_json("ledger.json"); },
+              ThrowsMessage<io::FileError>(HasSubstr("answers.jsonl.job/ledger.json: ")));
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ TEST(Messages, EachHasItsKind) {
 
 TEST(Messages, EmptyAndUnknownAreRefused) {
   EXPECT_THROW(kind_of({}), comm::CommError);
-  for (int kind = 6; kind < 256; ++kind) {
+  for (int kind = 7; kind < 256; ++kind) {
     EXPECT_THROW(kind_of(Bytes{static_cast<std::byte>(kind), std::byte{0}}), comm::CommError);
   }
 }
@@ -115,6 +115,26 @@ TEST(Messages, BrokenTimesAreRefused) {
     for (const char c : text) message.push_back(static_cast<std::byte>(c));
     EXPECT_THROW(parse_times(message), comm::CommError) << text;
   }
+}
+
+TEST(Messages, StopRequestsComeBack) {
+  for (const StopRequest request :
+       {StopRequest::none, StopRequest::drain, StopRequest::terminate, StopRequest::stop_now}) {
+    const Bytes message = stop_request_message(request);
+    EXPECT_EQ(kind_of(message), MessageKind::stop_request);
+    EXPECT_EQ(parse_stop_request(message), request);
+  }
+}
+
+TEST(Messages, BrokenStopRequestsAreRefused) {
+  Bytes message = stop_request_message(StopRequest::stop_now);
+  EXPECT_THROW(parse_stop_request(first_bytes(message, 1)), comm::CommError);
+  message[1] = static_cast<std::byte>(4);  // there are four, from 0
+  EXPECT_THROW(parse_stop_request(message), comm::CommError);
+  message[1] = static_cast<std::byte>(1);
+  message.push_back(static_cast<std::byte>(1));
+  EXPECT_THROW(parse_stop_request(message), comm::CommError);
+  EXPECT_THROW(parse_stop_request(signal_message(MessageKind::stop)), comm::CommError);
 }
 
 TEST(Messages, AnotherKindIsRefused) {

@@ -40,5 +40,18 @@ TEST(OutputRow, BrokenUtf8IsReplaced) {
             std::string::npos);
 }
 
+// Whatever stands in ids and texts.
+TEST(OutputRow, ErrorRowsAreKnown) {
+  const nlohmann::json ids[] = {nullptr, 7, "", ",\"finish_reason\":\"error\",",
+                                "\\\",\"finish_reason\":\"error\","};
+  for (const nlohmann::json& id : ids) {
+    const std::string text = id.is_string() ? id.get<std::string>() : "text";
+    EXPECT_TRUE(is_error_row(to_row(FailedRecord{2, 17, id, text})));
+    EXPECT_TRUE(is_error_row(to_row(FailedRecord{2, 17, id, ""})));
+    EXPECT_FALSE(is_error_row(to_row(Answer{2, id, text, FinishReason::stop, 1, 1})));
+    EXPECT_FALSE(is_error_row(to_row(Answer{2, id, "error", FinishReason::length, 1, 1})));
+  }
+}
+
 }  // namespace
 }  // namespace penstock::jobs

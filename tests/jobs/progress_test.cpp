@@ -152,6 +152,21 @@ TEST_F(ProgressShown, RatesForgetTheOldPast) {
   EXPECT_THAT(shown_.substr(shown_.rfind('\r')), HasSubstr("in 1,000 tok/s"));
 }
 
+// They were not done in this run's time.
+TEST_F(ProgressShown, RecordsOfEarlierRunsDoNotMakeItFaster) {
+  Progress progress = make(ProgressMode::lines);
+  ProgressCounts now = counts(60);
+  now.records_before = 60;
+  progress.update(now, seconds(105));
+  EXPECT_EQ(take().find("ETA"), std::string::npos);
+  now.records_done = 70;  // ten in 50 s, and thirty are left
+  progress.update(now, seconds(150));
+  EXPECT_THAT(take(), HasSubstr("70 of 100 records (70.0 %)"));
+  now.records_done = 80;
+  progress.update(now, seconds(200));
+  EXPECT_THAT(take(), HasSubstr("ETA 1:40"));  // twenty in 100 s, and twenty are left
+}
+
 TEST_F(ProgressShown, NoneIsSilent) {
   Progress progress = make(ProgressMode::none);
   EXPECT_FALSE(progress.due(seconds(9999)));

@@ -101,9 +101,15 @@ TEST(Report, Reads) {
       format_reads({stage}, 269060552),
       "stage 1 (rank 1, host n001): read 127,060,553 of the checkpoint's 269,060,552 bytes\n");
   stage.load_seconds = 0.5;
+  stage.bytes_loaded = 127060552;
   EXPECT_EQ(format_reads({stage}, 269060552),
             "stage 1 (rank 1, host n001): read 127,060,553 of the checkpoint's 269,060,552 bytes, "
             "loaded in 0.5 s, 254 MB/s\n");
+  stage.bytes_read = 0;
+  stage.copy = "found in /local";
+  EXPECT_EQ(format_reads({stage}, 269060552),
+            "stage 1 (rank 1, host n001): read 0 of the checkpoint's 269,060,552 bytes, found in "
+            "/local, loaded in 0.5 s, 254 MB/s\n");
 }
 
 TEST(Report, NarrowTablesLoseTheirLastColumns) {

@@ -289,5 +289,135 @@ TEST(Scheduler, AnswersDoNotDependOnLimits) {
   EXPECT_GT(evictions, 50u) << "the rounds were meant to run out of memory";
 }
 
+// An answer of which an earlier run left a part, wherever that was cut.
+TEST(Scheduler, AnswersGoOnBehindWhatWasGenerated) {
+  for (const std::uint32_t blocks : {4U, 100U}) {
+    for (std::size_t cut = 0; cut < 40; ++cut) {
+      std::vector<Work> todo = {work(0, 30, 40), work(1, 7, 40), work(2, 90, 6)};
+      std::vector<std::vector<std::int32_t>> rest;
+      for (Work& w : todo) {
+        const std::vector<std::int32_t> answer = expected_answer(w);
+        const auto here =
+            answer.begin() + static_cast<std::ptrdiff_t>(std::min(cut, answer.size() - 1));
+        w.generated.assign(answer.begin(), here);
+        rest.emplace_back(here, answer.end());
+        w.max_tokens = static_cast<std::uint32_t>(rest.back().size());  // what play() waits for
+      }
+      const Played played = play({2, 25, 25, blocks}, todo);
+      for (std::size_t i = 0; i < todo.size(); ++i) {
+        EXPECT_EQ(played.answers.at(i), rest[i]) << "cut at " << cut;
+      }
+      // They are prefilled like the prompt, but penalties must know them apart from it.
+      for (const model::StepPlan& plan : played.plans) {
+        for (const model::Admission& a : plan.admitted) {
+          EXPECT_EQ(a.prompt_tokens, todo.at(a.record).prompt.size());
+          EXPECT_GE(a.tokens.size(), a.prompt_tokens + todo.at(a.record).generated.size());
+        }
+      }
+    }
+  }
+}
+
+// The tokens of a plan, as if computed; all records go on.
+void step(Scheduler& scheduler, std::uint32_t slot) {
+  const model::StepPlan plan = scheduler.plan(slot);
+  if (plan.rows() == 0) return;
+  const auto samples = std::count_if(plan.sequences.begin(), plan.sequences.end(),
+                                     [](const model::SequenceStep& s) { return s.sample; });
+  scheduler.complete(slot, std::vector<std::int32_t>(static_cast<std::size_t>(samples), 1));
+}
+
+TEST(Scheduler, OnlyThoseThatHadAStepGoOnWhenNoneIsAdmitted) {
+  Scheduler scheduler({2, 64, 2, 100}, tiny_cost());
+  for (std::uint64_t record = 0; record < 6; ++record) {
+    ASSERT_TRUE(scheduler.add(work(record, 4, 100)));
+  }
+  step(scheduler, 0);  // records 0 and 1; slot 1 had nothing yet
+  scheduler.set_admitting(false);
+  EXPECT_FALSE(scheduler.idle());
+  EXPECT_EQ(scheduler.plan(1).rows(), 0U);
+  EXPECT_TRUE(scheduler.draining());
+  step(scheduler, 0);
+  scheduler.finish(0);
+  EXPECT_FALSE(scheduler.idle());
+  const model::StepPlan alone = scheduler.plan(0);
+  EXPECT_EQ(alone.rows(), 1U);
+  EXPECT_TRUE(alone.admitted.empty());
+  scheduler.complete(0, std::vector<std::int32_t>{1});
+  scheduler.finish(1);
+  EXPECT_TRUE(scheduler.idle()) << "those that wait are not work now";
+  EXPECT_EQ(scheduler.plan(0).rows(), 0U);
+  // The end has moved.
+  scheduler.set_admitting(true);
+  EXPECT_FALSE(scheduler.idle());
+  EXPECT_FALSE(scheduler.draining());
+  EXPECT_GT(scheduler.plan(1).rows(), 0U);
+}
+
+// One that was evicted had a step, and its tokens are worth going on with.
+TEST(Scheduler, TheEvictedComeBackWhenNoneIsAdmitted) {
+  const SchedulerLimits limits{1, 64, 64, 12};
+  Scheduler scheduler(limits, tiny_cost());
+  for (std::uint64_t record = 0; record < 3; ++record) {
+    ASSERT_TRUE(scheduler.add(work(record, 10, 300)));
+  }
+  step(scheduler, 0);
+  scheduler.set_admitting(false);
+  std::map<std::uint64_t, int> tokens;
+  std::set<std::uint64_t> admitted_again;
+  for (int round = 0; round < 2000 && !scheduler.idle(); ++round) {
+    const model::StepPlan plan = scheduler.plan(0);
+    ASSERT_GT(plan.rows(), 0U) << "work, but no step";
+    for (const model::Admission& a : plan.admitted) admitted_again.insert(a.record);
+    const auto samples = std::count_if(plan.sequences.begin(), plan.sequences.end(),
+                                       [](const model::SequenceStep& s) { return s.sample; });
+    for (const SampledToken& t :
+         scheduler.complete(0, std::vector<std::int32_t>(static_cast<std::size_t>(samples), 1))) {
+      if (++tokens[t.record] == 299) scheduler.finish(t.record);
+    }
+  }
+  EXPECT_TRUE(scheduler.idle());
+  EXPECT_GT(scheduler.evictions(), 0U);
+  EXPECT_GT(admitted_again.size(), 0U);
+  // Only those of the first step, of which each had one token there.
+  for (const auto& [record, count] : tokens) EXPECT_EQ(count, 299) << record;
+  scheduler.set_admitting(true);
+  EXPECT_EQ(scheduler.idle(), tokens.size() == 3);
+}
+
+TEST(Scheduler, RoundsThatAreNeeded) {
+  Scheduler scheduler({1, 64, 64, 100}, tiny_cost());
+  EXPECT_EQ(scheduler.rounds_needed(), 0U);
+  ASSERT_TRUE(scheduler.add(work(0, 10, 20)));
+  EXPECT_EQ(scheduler.rounds_needed(), 20U);  // the next to be admitted
+  step(scheduler, 0);
+  EXPECT_EQ(scheduler.rounds_needed(), 19U);
+  ASSERT_TRUE(scheduler.add(work(1, 640, 20)));
+  EXPECT_EQ(scheduler.rounds_needed(), 30U);  // ten of them for the prompt
+  Work long_answer = work(2, 10, 1000);
+  ASSERT_TRUE(scheduler.add(std::move(long_answer)));
+  EXPECT_EQ(scheduler.rounds_needed(), 30U) << "what comes after the next does not count";
+}
+
+// What answers were like is what is expected of the next: a limit that none reaches says little.
+TEST(Scheduler, RoundsFollowTheAnswersSoFar) {
+  Scheduler scheduler({1, 64, 64, 100}, tiny_cost());
+  ASSERT_TRUE(scheduler.add(work(0, 4, 1000)));
+  EXPECT_EQ(scheduler.rounds_needed(), 128U);  // nothing is known yet
+  for (int i = 0; i < 10; ++i) step(scheduler, 0);
+  EXPECT_EQ(scheduler.rounds_needed(), 118U);
+  scheduler.finish(0);
+  ASSERT_TRUE(scheduler.add(work(1, 4, 1000)));
+  EXPECT_EQ(scheduler.rounds_needed(), 11U);
+  for (int i = 0; i < 50; ++i) step(scheduler, 0);
+  EXPECT_EQ(scheduler.rounds_needed(), 1U) << "longer than expected: at least one more";
+  // What an earlier run generated is done.
+  Work resumed = work(2, 4, 1000);
+  resumed.generated.assign(8, 1);
+  scheduler.finish(1);
+  ASSERT_TRUE(scheduler.add(std::move(resumed)));
+  EXPECT_EQ(scheduler.rounds_needed(), (10U + 50U) / 2 + 1 - 8);
+}
+
 }  // namespace
 }  // namespace penstock::jobs

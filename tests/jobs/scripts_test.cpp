@@ -64,11 +64,12 @@ TEST_F(Scripts, SlurmScriptStartsTheJobBySrun) {
   const Finished run = run_script(variables + Arguments{"SLURM_CPUS_PER_TASK=32"},
                                   {"--stop", "two words", "--fresh"}, script);
   EXPECT_EQ(run.code, 0) << run;
-  EXPECT_THAT(lines_of(run.out),
-              testing::ElementsAre("[--mpi=pmix]", "[--cpus-per-task=32]", "[--cpu-bind=cores]",
-                                   "[penstock]", "[run]", "[a model.h5]", "[--input]", "[in.jsonl]",
-                                   "[--output]", "[out.jsonl]", "[--progress]", "[lines]",
-                                   "[--stop]", "[two words]", "[--fresh]"));
+  EXPECT_THAT(
+      lines_of(run.out),
+      testing::ElementsAre("[--kill-on-bad-exit=1]", "[--mpi=pmix]", "[--cpus-per-task=32]",
+                           "[--cpu-bind=cores]", "[penstock]", "[run]", "[a model.h5]", "[--input]",
+                           "[in.jsonl]", "[--output]", "[out.jsonl]", "[--progress]", "[lines]",
+                           "[--stop]", "[two words]", "[--fresh]"));
   const Finished plain = run_script(
       variables + Arguments{"SLURM_CPUS_PER_TASK=", "PENSTOCK=/opt/penstock"}, {}, script);
   EXPECT_THAT(plain.out, HasSubstr("[--cpus-per-task=1]\n"));

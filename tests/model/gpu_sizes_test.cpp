@@ -79,6 +79,22 @@ TEST(GpuStepLimitsTest, OptionsThatMakeNoStageAreRefused) {
   }
 }
 
+// All heads of all rows are queries that 32 bits number.
+TEST(GpuStepLimitsTest, ShapesThatKernelsCannotCountAreRefused) {
+  ModelConfig config = llama_8b();
+  config.num_heads = 4096;
+  StageOptions options;
+  options.max_rows = kMostRows - 1;
+  EXPECT_NO_THROW(gpu_step_limits(config, options));
+  options.max_rows = kMostRows;
+  EXPECT_THROW(gpu_step_limits(config, options), ModelError);
+  config = llama_8b();
+  config.vocab_size = 1 << 18;
+  EXPECT_NO_THROW(gpu_step_limits(config, options));
+  ++config.vocab_size;
+  EXPECT_THROW(gpu_step_limits(config, options), ModelError);
+}
+
 TEST(GpuAttentionLimits, PartialResultsAreBounded) {
   StageOptions options;
   const GpuStepLimits limits = gpu_step_limits(llama_8b(), options);

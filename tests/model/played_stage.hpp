@@ -19,8 +19,8 @@
 namespace penstock::model {
 
 // A GPU stage without a GPU: its lists, its buffers, its network and its kernels, played on the CPU
-// (tests/support/simt.hpp), with the CPU's products. A decode step has the rows of its graph. All
-// memory starts as NaN.
+// (tests/support/simt.hpp), with the CPU's products. A decode step is computed as its graph would
+// be. All memory starts as NaN.
 class PlayedStage : public Stage {
  public:
   PlayedStage(const io::CheckpointReader& checkpoint, const ModelConfig& config,
@@ -86,9 +86,12 @@ class PlayedStage : public Stage {
     const GpuStep step = maker_.make(plan, sampling_, blocks_, lists);
     std::memcpy(buffers_.data() + places_.lists, lists.data(), step.layout.bytes);
     if (!in.empty()) std::memcpy(buffers_.data() + places_.x, in.data(), in.size());
-    network_->compute(step, progress);
+    // As a graph is replayed: with all that its first step's launches were made of.
+    const GpuStep* const captured = step.key ? graphs_.find(*step.key) : nullptr;
+    network_->compute(captured == nullptr ? step : *captured, progress);
+    replayed_ += captured != nullptr;
+    if (step.key && captured == nullptr) graphs_.insert(*step.key, step);
     if (!range_.last) network_->add_last(plan.rows(), out.data());
-    graphs_ += step.key.has_value();
   }
   bool ready() override { return true; }
   std::span<const std::int32_t> sampled() const override {
@@ -100,7 +103,7 @@ class PlayedStage : public Stage {
   }
   std::string numeric_class() const override { return "played"; }
 
-  int graphs() const { return graphs_; }  // steps that would have been replayed from one
+  int replayed() const { return replayed_; }  // steps, from graphs
 
  private:
   // NaN in every dtype, aligned as a GPU's.
@@ -200,7 +203,8 @@ class PlayedStage : public Stage {
   std::unique_ptr<GpuNetwork<Emulated>> network_;
   GpuSamplers samplers_;
   std::vector<SampleRow> sampling_;
-  int graphs_ = 0;
+  GraphCache<GpuStep> graphs_{64};
+  int replayed_ = 0;
 };
 
 inline std::unique_ptr<Stage> make_played_stage(const io::CheckpointReader& checkpoint,

@@ -3,11 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <functional>
+#include <future>
 #include <map>
 #include <optional>
+#include <semaphore>
 #include <stdexcept>
 #include <thread>
 #include <tuple>
@@ -177,18 +183,19 @@ TEST(WeightStreamTest, PiecesAreBlocksOfTheCheckpoint) {
   for (const auto& tensor : reader.tensors()) EXPECT_EQ(bytes[tensor.name], tensor.size_bytes);
 }
 
+void flip_bit(const std::string& path, std::uint64_t at) {
+  std::fstream bytes(path, std::ios::in | std::ios::out | std::ios::binary);
+  bytes.seekg(static_cast<std::streamoff>(at));
+  const char byte = static_cast<char>(bytes.get() ^ 1);
+  bytes.seekp(static_cast<std::streamoff>(at));
+  bytes.put(byte);
+}
+
 TEST(WeightStreamTest, DamageEndsItWithTheTensorsName) {
   const tests::RandomCheckpoint damaged(config_of_two_layers(), io::DType::bf16, "stream_damaged");
-  {
-    const io::CheckpointReader reader(damaged.path());
-    const io::TensorInfo& tensor = *reader.find("/head/weight");
-    std::fstream bytes(damaged.path(), std::ios::in | std::ios::out | std::ios::binary);
-    bytes.seekg(static_cast<std::streamoff>(tensor.offset + tensor.size_bytes - 1));
-    const char byte = static_cast<char>(bytes.get() ^ 1);
-    bytes.seekp(static_cast<std::streamoff>(tensor.offset + tensor.size_bytes - 1));
-    bytes.put(byte);
-  }
   const io::CheckpointReader reader(damaged.path());
+  const io::TensorInfo& tensor = *reader.find("/head/weight");
+  flip_bit(damaged.path(), tensor.offset + tensor.size_bytes - 1);
   for (const int threads : {1, 4}) {
     EXPECT_THAT(
         [&] {
@@ -223,6 +230,101 @@ TEST(WeightStreamTest, AFailedSinkEndsIt) {
             3, nothing);
       },
       testing::ThrowsMessage<std::runtime_error>("the GPU is gone"));
+}
+
+// What the threads of the next test tell each other. Nobody waits for ever.
+struct Meeting {
+  bool wait(const std::shared_future<void>& what) const {
+    return what.wait_for(std::chrono::seconds(60)) == std::future_status::ready;
+  }
+  std::promise<void> begin, end;  // of the thread that fails
+  std::shared_future<void> begun{begin.get_future()}, ended{end.get_future()};
+  std::counting_semaphore<> holding{0};  // pieces, by the others
+  std::atomic<int> placed{0};
+};
+
+// Of a thread that has the first piece, all others having one of their own before it reads it.
+class FirstSink : public LateSink {
+ public:
+  FirstSink(std::vector<std::byte>& memory, Meeting& meeting, int others)
+      : LateSink(memory), meeting_(meeting), others_(others) {
+    meeting.end.set_value_at_thread_exit();  // behind all that it does with its failure
+  }
+  std::span<std::byte> room(std::size_t bytes) override {
+    meeting_.begin.set_value();
+    for (int i = 0; i < others_; ++i) {
+      EXPECT_TRUE(meeting_.holding.try_acquire_for(std::chrono::seconds(60)));
+    }
+    return LateSink::room(bytes);
+  }
+
+ private:
+  Meeting& meeting_;
+  int others_;
+};
+
+// Of a thread that still has a piece in hand when the first one has failed.
+class HoldingSink : public LateSink {
+ public:
+  HoldingSink(std::vector<std::byte>& memory, Meeting& meeting, bool fails)
+      : LateSink(memory), meeting_(meeting), fails_(fails) {}
+  void put(std::uint64_t place, std::span<const std::byte> bytes) override {
+    meeting_.holding.release();
+    EXPECT_TRUE(meeting_.wait(meeting_.ended));
+    ++meeting_.placed;
+    if (fails_) throw std::runtime_error("a later failure");
+    LateSink::put(place, bytes);
+  }
+
+ private:
+  Meeting& meeting_;
+  bool fails_;
+};
+
+// A thread that fails ends the others, each behind the piece that it has, and what it failed of is
+// what the caller is told, whatever comes later.
+TEST(WeightStreamTest, TheFirstFailureEndsAllThreads) {
+  constexpr int kThreads = 4;
+  for (const bool shortened : {false, true}) {
+    for (const bool others_fail : {false, true}) {
+      SCOPED_TRACE(testing::Message() << "shortened " << shortened << ", others " << others_fail);
+      const tests::RandomCheckpoint damaged(config_of_two_layers(), io::DType::bf16,
+                                            "stream_first");
+      const io::CheckpointReader reader(damaged.path());
+      const StageRange range{0, 2, true, true};
+      const LoadProgress nothing;
+      const WeightLoader tensors(reader, config_of_two_layers(), range, {}, nothing);
+      WeightPlaces places = place_weights(tensors, config_of_two_layers(), range, {});
+      const auto offset = [](const WeightPiece& piece) {
+        return piece.tensor->offset + piece.first_byte;
+      };
+      // The last piece of the file is the one that breaks, and read first.
+      std::ranges::sort(places.pieces, std::greater(), offset);
+      const std::uint64_t last_byte = offset(places.pieces[0]) + places.pieces[0].size_bytes - 1;
+      if (shortened) {
+        std::filesystem::resize_file(damaged.path(), last_byte);
+      } else {
+        flip_bit(damaged.path(), last_byte);
+      }
+
+      Meeting meeting;
+      std::vector<std::byte> memory(places.bytes);
+      std::atomic<int> helpers{0};
+      const auto caller = std::this_thread::get_id();
+      const auto make_sink = [&]() -> std::unique_ptr<WeightSink> {
+        if (std::this_thread::get_id() != caller && helpers++ == 0) {
+          return std::make_unique<FirstSink>(memory, meeting, kThreads - 1);
+        }
+        EXPECT_TRUE(meeting.wait(meeting.begun));
+        return std::make_unique<HoldingSink>(memory, meeting, others_fail);
+      };
+      EXPECT_THAT([&] { stream_weights(reader, places.pieces, make_sink, kThreads, nothing); },
+                  testing::ThrowsMessage<io::FileError>(
+                      HasSubstr(shortened ? "ends too early" : "wrong checksum")));
+      EXPECT_EQ(meeting.placed, kThreads - 1);
+      EXPECT_GT(places.pieces.size(), std::size_t{2 * kThreads});
+    }
+  }
 }
 
 }  // namespace

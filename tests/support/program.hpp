@@ -79,7 +79,8 @@ inline std::vector<nlohmann::json> read_rows(const std::string& path) {
 }
 
 struct Finished {
-  int code = -1;  // -1: it did not end by itself
+  int code = -1;   // -1: it did not end by itself
+  int signal = 0;  // that ended it
   bool hung = false;
   std::string out;
   std::string err;
@@ -96,51 +97,99 @@ struct Finished {
 
 // For GoogleTest's messages.
 inline std::ostream& operator<<(std::ostream& out, const Finished& finished) {
-  return out << "exit code " << finished.code << (finished.hung ? ", hung" : "")
-             << "\nstandard output:\n"
+  return out << "exit code " << finished.code << ", signal " << finished.signal
+             << (finished.hung ? ", hung" : "") << "\nstandard output:\n"
              << finished.out << "\nstandard error:\n"
              << finished.err;
 }
+
+// A command at work. One that is not waited for is killed.
+class Process {
+ public:
+  // `in`: a descriptor for its standard input.
+  Process(const Arguments& command, int in) {
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, in, 0);
+    posix_spawn_file_actions_addopen(&files, 1, out_.c_str(), O_CREAT | O_WRONLY, 0600);
+    posix_spawn_file_actions_addopen(&files, 2, err_.c_str(), O_CREAT | O_WRONLY, 0600);
+    std::vector<char*> argv;
+    for (const std::string& argument : command) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 1);  // no daemon for a program without mpirun
+    const int failed = posix_spawn(&pid_, argv[0], &files, nullptr, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&files);
+    if (failed != 0) throw std::runtime_error(command[0] + " cannot be started");
+  }
+  ~Process() {
+    if (ended_) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, &status_, 0);
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  pid_t pid() const { return pid_; }
+  void signal(int number) const {
+    if (!ended_) kill(pid_, number);
+  }
+  // What it wrote so far.
+  std::string err() const { return read_bytes(err_); }
+
+  bool ended() {
+    ended_ = ended_ || waitpid(pid_, &status_, WNOHANG) != 0;
+    return ended_;
+  }
+  // Waits until `condition`, or until the end of the process or a minute: false.
+  template <class Condition>
+  bool reaches(const Condition& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (!condition()) {
+      if (ended() || std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return !ended();
+  }
+  // Its end. One that takes longer than `limit` is ended.
+  Finished wait(std::chrono::seconds limit = std::chrono::seconds(120)) {
+    Finished finished;
+    const auto deadline = std::chrono::steady_clock::now() + limit;
+    while (!ended()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        finished.hung = true;
+        kill(pid_, SIGTERM);  // mpirun ends its ranks
+        std::this_thread::sleep_for(std::chrono::seconds(2));
+        kill(pid_, SIGKILL);
+        waitpid(pid_, &status_, 0);
+        ended_ = true;
+        break;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    if (!finished.hung && WIFEXITED(status_)) finished.code = WEXITSTATUS(status_);
+    if (WIFSIGNALED(status_)) finished.signal = WTERMSIG(status_);
+    finished.out = read_bytes(out_);
+    finished.err = read_bytes(err_);
+    return finished;
+  }
+
+ private:
+  const Workplace workplace_;
+  const std::string out_ = workplace_.write("out", "");
+  const std::string err_ = workplace_.write("err", "");
+  pid_t pid_ = 0;
+  int status_ = 0;
+  bool ended_ = false;
+};
 
 // Runs a command with `input` as its standard input. One that takes longer than `limit` is ended.
 inline Finished start(const Arguments& command, const std::string& input = "",
                       std::chrono::seconds limit = std::chrono::seconds(120)) {
   const Workplace workplace;
-  const std::string in = workplace.write("in", input);
-  const std::string out = workplace / "out";
-  const std::string err = workplace / "err";
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, in.c_str(), O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_CREAT | O_WRONLY, 0600);
-  posix_spawn_file_actions_addopen(&files, 2, err.c_str(), O_CREAT | O_WRONLY, 0600);
-  std::vector<char*> argv;
-  for (const std::string& argument : command) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  setenv("OMPI_MCA_ess_singleton_isolated", "1", 1);  // no daemon for a program without mpirun
-  pid_t pid = 0;
-  const int failed = posix_spawn(&pid, argv[0], &files, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&files);
-  if (failed != 0) throw std::runtime_error(command[0] + " cannot be started");
-
-  Finished finished;
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  int status = 0;
-  while (waitpid(pid, &status, WNOHANG) == 0) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      finished.hung = true;
-      kill(pid, SIGTERM);  // mpirun ends its ranks
-      std::this_thread::sleep_for(std::chrono::seconds(2));
-      kill(pid, SIGKILL);
-      waitpid(pid, &status, 0);
-      break;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  if (!finished.hung && WIFEXITED(status)) finished.code = WEXITSTATUS(status);
-  finished.out = read_bytes(out);
-  finished.err = read_bytes(err);
-  return finished;
+  const int in = ::open(workplace.write("in", input).c_str(), O_RDONLY | O_CLOEXEC);
+  Process process(command, in);
+  ::close(in);
+  return process.wait(limit);
 }
 
 inline Finished penstock(Arguments arguments, const std::string& input = "") {
@@ -149,15 +198,19 @@ inline Finished penstock(Arguments arguments, const std::string& input = "") {
 }
 
 #ifdef PENSTOCK_TEST_MPIRUN
-inline Finished penstock_ranks(int ranks, const Arguments& arguments,
-                               std::chrono::seconds limit = std::chrono::seconds(120)) {
+inline Arguments by_mpirun(int ranks, const Arguments& arguments) {
   Arguments command;
   std::istringstream mpirun(PENSTOCK_TEST_MPIRUN);
   for (std::string word; mpirun >> word;) command.push_back(word);
   command.push_back(std::to_string(ranks));
   command.emplace_back(PENSTOCK_PROGRAM);
   command.insert(command.end(), arguments.begin(), arguments.end());
-  return start(command, "", limit);
+  return command;
+}
+
+inline Finished penstock_ranks(int ranks, const Arguments& arguments,
+                               std::chrono::seconds limit = std::chrono::seconds(120)) {
+  return start(by_mpirun(ranks, arguments), "", limit);
 }
 #endif
 

@@ -57,6 +57,15 @@ TEST(Gpu, IsDescribedAsUsersKnowIt) {
             "9.0, 79.6 GiB");
 }
 
+// As `nvidia-smi -L` writes them.
+TEST(Gpu, UuidOfAMigSliceIsWrittenAsSuch) {
+  const std::array<unsigned char, 16> uuid = {0x0a, 1, 2,  3,  4,  5,  6,  7,
+                                              8,    9, 10, 11, 12, 13, 14, 255};
+  EXPECT_EQ(uuid_text("NVIDIA H100 80GB HBM3", uuid), "GPU-0a010203-0405-0607-0809-0a0b0c0d0eff");
+  EXPECT_EQ(uuid_text("NVIDIA H100 80GB HBM3 MIG 1g.10gb", uuid),
+            "MIG-0a010203-0405-0607-0809-0a0b0c0d0eff");
+}
+
 TEST(CudaVersion, IsMajorAndMinor) {
   EXPECT_EQ(cuda_version_text(13000), "13.0");
   EXPECT_EQ(cuda_version_text(12080), "12.8");

@@ -1,0 +1,353 @@
+#include "jobs/generate_job.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <future>
+#include <system_error>
+
+#include "io/error.hpp"
+#include "jobs/launch.hpp"
+#include "jobs/manifest.hpp"
+#include "jobs/stage_context.hpp"
+#include "jobs/terminal.hpp"
+#include "model/error.hpp"
+#include "model/text/tokenizer_files.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+namespace fs = std::filesystem;
+
+// How often the counts go to the state, which costs a sync.
+constexpr std::chrono::seconds kStateInterval{5};
+constexpr std::chrono::seconds kLoadingInterval{10};
+// From here on reading the journal and the merge take seconds.
+constexpr std::uint64_t kManyRecords = 1'000'000;
+
+// Neither --fresh nor the answers may replace it.
+void refuse_output_that_is(const std::string& output, std::string_view what,
+                           const std::string& path) {
+  std::error_code error;  // one of them is not there: two files
+  if (fs::equivalent(output, path, error)) {
+    throw UsageError(fmt::format("--output {} is the {} itself; name another file", output, what));
+  }
+  const fs::path folder = fs::absolute(path, error).parent_path();
+  if (fs::equivalent(output + ".job", folder, error)) {
+    throw UsageError(
+        fmt::format("the {} {} lies in {}.job, which is for the job's own files; move it, or name "
+                    "another --output",
+                    what, path, output));
+  }
+}
+
+// Does on another thread what may wait for a minute, while this one says that it is alive.
+void stay_alive(const Alive& alive, const std::function<void()>& work) {
+  constexpr std::chrono::milliseconds kInterval{500};
+  std::future<void> done = std::async(std::launch::async, work);
+  while (done.wait_for(kInterval) != std::future_status::ready) alive(1);
+  done.get();
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += "\n  " + line;
+  return text;
+}
+
+void refuse_differences(const JobFolder& folder, const nlohmann::json& before,
+                        const nlohmann::json& now) {
+  const std::vector<std::string> lines = differences(before, now);
+  if (lines.empty()) return;
+  throw io::FileError(folder.path(),
+                      fmt::format("the job was begun with something else, so it cannot go on:{}\n"
+                                  "give the same again, or start over with --fresh",
+                                  joined(lines)));
+}
+
+std::string numeric_class(const StageSetup& setup) {
+  return fmt::format("{} {} kv-{}", setup.stage->numeric_class(), io::to_string(setup.dtype),
+                     io::to_string(setup.kv_dtype));
+}
+
+// Whether the state says that the output is written. One that cannot be read says nothing.
+bool says_done(const JobFolder& folder) {
+  try {
+    const nlohmann::json state = folder.read_json("state");
+    const auto word = state.find("state");
+    return word != state.end() &&
+           (*word == to_string(JobState::done) || *word == to_string(JobState::errors));
+  } catch (const io::FileError&) {
+    return false;
+  }
+}
+
+// What earlier runs finished, and what of it counts as failed.
+EarlierWork read_journal(const std::string& path, const RecordRange& range, std::int64_t vocab_size,
+                         io::RecordSet& finished, const Alive& alive) {
+  EarlierWork earlier;
+  io::JournalScan scan =
+      io::scan_journals({path}, range.first, range.end, [&](std::string_view row) {
+        ++(is_error_row(row) ? earlier.failed : earlier.answered);
+        alive(1);
+      });
+  finished = std::move(scan.finished);
+  // Ids that no model gave would be read as rows of the embedding.
+  std::erase_if(scan.partial, [&](const auto& entry) {
+    return std::any_of(entry.second.begin(), entry.second.end(),
+                       [&](std::int32_t id) { return id >= vocab_size; });
+  });
+  earlier.partial = std::move(scan.partial);
+  return earlier;
+}
+
+}  // namespace
+
+GenerateJob::GenerateJob(const RunOptions& options, StopSignals& signals, Alive alive)
+    : options_(options),
+      signals_(signals),
+      alive_(std::move(alive)),
+      progress_mode_(options.quiet ? ProgressMode::none
+                                   : resolve(options.progress, is_terminal())) {
+  const std::string& input = options.input.path;
+  if (input != "-" && !fs::exists(input)) {
+    throw UsageError(input + ": there is no such input file");
+  }
+  checkpoint_.emplace(options.pipeline.checkpoint);
+  const io::CheckpointReader& checkpoint = *checkpoint_;
+  const auto config = model::from_attributes(checkpoint.header().config);
+  const auto files = model::from_blobs(checkpoint.header().tokenizer);
+  try {
+    tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
+  } catch (const model::ModelError& error) {
+    throw io::FileError(options.pipeline.checkpoint, error.what());
+  }
+  chat_template_.emplace(files.chat_template);
+  context_.tokenizer = &*tokenizer_;
+  context_.chat_template = &*chat_template_;
+  context_.vocab_size = config.vocab_size;
+  context_.eos_token_ids = eos_token_ids(config, files.generation_config);
+  context_.defaults =
+      default_params(files.generation_config, options.generation, config.vocab_size);
+  context_.context_limit = context_limit(config, options.pipeline);
+
+  refuse_output_that_is(options.output, "input", input);
+  refuse_output_that_is(options.output, "checkpoint", options.pipeline.checkpoint);
+  const auto say = [this](std::string_view text) { tell(text); };
+  stay_alive(alive_, [&] {
+    clock_.emplace(make_drain_clock(options.time_limit, options.drain_margin, options.started));
+    folder_.emplace(options.output, options.fresh,
+                    [&](std::string_view line) { tell(std::string(line) + "\n"); });
+  });
+  if (folder_->resumes()) before_ = folder_->read_json("manifest.json");
+  const nlohmann::json* before = before_.is_null() ? nullptr : &before_;
+  input_.emplace(options.input, *folder_, before, say, alive_);
+  manifest_ = to_manifest(options.version, options.pipeline.checkpoint, checkpoint.digest(),
+                          input_->description(), context_.defaults, context_.context_limit);
+  const RecordRange range = input_->description().range;
+  finished_ = io::RecordSet(range.first, range.end);
+  if (before != nullptr) {
+    // Known only when the stages are loaded.
+    manifest_["numeric_class"] = before_.value("numeric_class", nlohmann::json());
+    manifest_["index_xxh3"] = input_->index_hash();
+    refuse_differences(*folder_, before_, manifest_);
+    if (fs::exists(journal())) {
+      earlier_ = read_journal(journal(), range, context_.vocab_size, finished_, alive_);
+      begun_before_ = earlier_.partial.size();
+    }
+    if (folder_->has_output() && !is_complete()) {
+      throw io::FileError(options.output,
+                          "is there, but its job is not finished: move it away, or start over with "
+                          "--fresh");
+    }
+  }
+  builder_.emplace(context_);
+  dataset_.emplace(input_->records(), input_->description().format, *builder_, range, finished_);
+}
+
+GenerateJob::~GenerateJob() { signals_.on_request({}); }
+
+void GenerateJob::go_on() {
+  folder_->begin();
+  manifest_["index_xxh3"] = input_->index_hash();
+  folder_->write_json("manifest.json", manifest_);
+  journal_.emplace(journal());
+  workload_.emplace(
+      *dataset_, *tokenizer_, *journal_, std::move(earlier_),
+      GenerateHooks{[this](const std::vector<double>& busy) { step_done(busy); },
+                    [this](const std::function<double()>& needed) { return pace(needed); },
+                    [this](StopRequest request) { requested_ = std::max(requested_, request); }});
+  folder_->write_state(JobState::running, counts());
+}
+
+void GenerateJob::begin(const StageSetup& setup) {
+  manifest_["numeric_class"] = numeric_class(setup);
+  if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
+  go_on();
+  signals_.on_request([this](StopRequest) { journal_->hurry(); });
+  stages_ = setup.reports;
+  for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
+  if (!options_.quiet) {
+    print(format_header(header(setup), terminal_width()));
+    if (options_.verbose) print(format_reads(stages_, setup.checkpoint.size_bytes()));
+  }
+  started_ = steady_now();
+  load_seconds_ = setup.load_seconds;
+  progress_.emplace(
+      progress_mode_, started_, [](std::string_view text) { print(text); }, terminal_width);
+}
+
+void GenerateJob::loading(std::uint64_t done, std::uint64_t total) {
+  const Ledger::Time now = steady_now();
+  if (progress_mode_ == ProgressMode::none || now < next_loading_) return;
+  if (next_loading_ != Ledger::Time{}) {
+    print(fmt::format("loading stage 0: {} of {}\n", format_bytes(done), format_bytes(total)));
+  }
+  next_loading_ = now + kLoadingInterval;
+}
+
+Pace GenerateJob::pace(const std::function<double()>& needed_seconds) {
+  if (folder_->lost()) {
+    throw io::FileError(folder_->path(),
+                        "was taken over by another job while this one was stopped; it writes "
+                        "nothing more");
+  }
+  keep_state();
+  const StopRequest request = std::max(signals_.request(), requested_);
+  if (request == StopRequest::none && !clock_->end()) return Pace::admit;
+  if (request >= StopRequest::terminate && !partial_kept_) {
+    partial_kept_ = true;  // the end may come at any moment
+    workload_->journal_partial();
+    journal_->hurry();
+  }
+  const std::chrono::duration<double> needed(needed_seconds());
+  const Pace now = clock_->pace(Clock::now(), request,
+                                std::chrono::duration_cast<std::chrono::nanoseconds>(needed));
+  if (now > told_pace_) tell_drain(now);
+  told_pace_ = std::max(told_pace_, now);
+  return now;
+}
+
+void GenerateJob::tell_drain(Pace pace) {
+  switch (pace) {
+    case Pace::admit:
+      break;
+    case Pace::drain:
+      tell(fmt::format("{}: no more records are begun; those under way go on while there is time\n",
+                       clock_->reason()));
+      break;
+    case Pace::stop:
+      tell(fmt::format("{}: answers under way are kept as they are\n", clock_->reason()));
+      break;
+  }
+}
+
+void GenerateJob::step_done(const std::vector<double>& busy) { busy_ = busy; }
+
+void GenerateJob::keep_state() {
+  const Ledger::Time now = steady_now();
+  if (progress_->due(now)) progress_->update(progress_counts(), now);
+  if (now < next_state_) return;
+  next_state_ = now + kStateInterval;
+  folder_->write_state(JobState::running, counts());
+}
+
+int GenerateJob::finish(const PipelineTotals& totals) {
+  const Ledger::Time now = steady_now();
+  progress_->finish(progress_counts(), now);
+  workload_->journal_partial();
+  journal_->sync();
+  write_ledger(totals);
+  if (counts().left > 0) {
+    folder_->write_state(JobState::again, counts());
+    if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
+    return say_what_is_left(now);
+  }
+  const int code = merge();
+  if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
+  print_failures();
+  return code;
+}
+
+int GenerateJob::conclude() {
+  const bool was_done = says_done(*folder_);
+  go_on();
+  const bool failed = counts().failed > 0;
+  if (was_done && folder_->has_output()) {
+    folder_->write_state(failed ? JobState::errors : JobState::done, counts());
+    tell(fmt::format("all {} records were answered by an earlier run: nothing to do\n",
+                     format_grouped(records())));
+    return failed ? 2 : 0;
+  }
+  tell(records() == 0 ? fmt::format("there are no records: {} is empty\n", options_.output)
+                      : fmt::format("all {} records were answered by an earlier run: writing {}\n",
+                                    format_grouped(records()), options_.output));
+  const int code = merge();
+  print_failures();
+  return code;
+}
+
+int GenerateJob::merge() {
+  input_->check_unchanged();
+  if (progress_mode_ != ProgressMode::none && records() >= kManyRecords) {
+    print(fmt::format("merging {} rows\n", format_grouped(records())));
+  }
+  folder_->check_lock();
+  const RecordRange range = input_->description().range;
+  io::merge_journals({journal()}, range.first, range.end, options_.output, folder_->path(),
+                     [this](std::uint64_t) { alive_(1); });
+  const bool failed = counts().failed > 0;
+  folder_->write_state(failed ? JobState::errors : JobState::done, counts());
+  return failed ? 2 : 0;
+}
+
+int GenerateJob::say_what_is_left(Ledger::Time now) {
+  const JobCounts c = counts();
+  const std::uint64_t finished = c.finished + c.failed - finished_before();
+  std::string text = fmt::format("stopped early ({}): {} of {} records are left", clock_->reason(),
+                                 format_grouped(c.left), format_grouped(records()));
+  if (finished > 0) {
+    const double seconds = std::chrono::duration<double>(now - started_).count();
+    const std::uint64_t runs = (c.left + finished - 1) / finished;
+    text += fmt::format(", about {} more run{} like this one ({})", format_grouped(runs),
+                        runs == 1 ? "" : "s", format_duration(seconds));
+  } else {
+    text += fmt::format("; none was finished in this run, {} tokens of answers under way are kept",
+                        format_grouped(c.partial_tokens));
+  }
+  tell(text + "\nrun the same command again to go on\n");
+  return 75;
+}
+
+void GenerateJob::fail(bool restart_helps) noexcept {
+  signals_.on_request({});
+  if (!journal_ || folder_->lost()) return;
+  // The first cause is what the user needs to hear. A full disk may still take the small file.
+  try {
+    journal_->sync();
+  } catch (...) {
+  }
+  try {
+    folder_->write_state(restart_helps ? JobState::running : JobState::broken, counts());
+  } catch (...) {
+  }
+}
+
+void GenerateJob::tell(std::string_view text) const {
+  if (!options_.quiet) print(text);
+}
+
+JobCounts GenerateJob::counts() const {
+  const GenerateCounts& c = workload_->counts();
+  return {c.answered, c.failed, records() - c.answered - c.failed, c.partial_tokens};
+}
+
+ProgressCounts GenerateJob::progress_counts() const {
+  const JobCounts c = counts();
+  return {c.finished + c.failed,   c.failed, records(),        workload_->tokens_in(),
+          workload_->tokens_out(), busy_,    finished_before()};
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/journal.hpp"
+#include "io/journal_scan.hpp"
+#include "jobs/dataset.hpp"
+#include "jobs/generate_workload.hpp"
+#include "jobs/job_clock.hpp"
+#include "jobs/job_folder.hpp"
+#include "jobs/job_input.hpp"
+#include "jobs/run.hpp"
+#include "jobs/stage_setup.hpp"
+#include "jobs/stop_signals.hpp"
+#include "model/text/chat_template.hpp"
+#include "model/text/tokenizer.hpp"
+
+namespace penstock::jobs {
+
+// The driver's side of penstock run: from opening the files, before any weights are read, so that a
+// wrong path costs no time, to merging the answers. One job may take many runs of the program; this
+// is one of them. Used by the driver's thread.
+class GenerateJob {
+ public:
+  // Throws UsageError and io::FileError for what is wrong with the files, and for a job in O.job
+  // that has other parameters. `options` and `signals` must outlive the job.
+  GenerateJob(const RunOptions& options, StopSignals& signals, Alive alive);
+  ~GenerateJob();
+  GenerateJob(const GenerateJob&) = delete;
+  GenerateJob& operator=(const GenerateJob&) = delete;
+
+  // All records were answered by earlier runs: no stage is needed to conclude().
+  bool is_complete() const { return !before_.is_null() && finished_.size() == records(); }
+
+  io::CheckpointReader take_checkpoint() { return std::move(*checkpoint_); }
+  // Loading may take minutes; users want to see that it moves.
+  void loading(std::uint64_t done, std::uint64_t total);
+
+  // From here on there is something to lose. Throws io::FileError for a numeric class other than
+  // that of the runs before.
+  void begin(const StageSetup& setup);
+  Workload& workload() { return *workload_; }
+
+  // Puts everything on disk; if all records have their rows, merges them into the output. Returns
+  // the exit code.
+  int finish(const PipelineTotals& totals);
+  // The same for a job that is_complete().
+  int conclude();
+
+  // The run ends by an exception; what is finished goes to the disk, as well as that allows. The
+  // state says `broken` unless `restart_helps`.
+  void fail(bool restart_helps) noexcept;
+
+  const std::string& folder() const { return folder_->path(); }
+
+ private:
+  void go_on();
+  std::uint64_t records() const { return input_->description().range.size(); }
+  std::uint64_t finished_before() const { return finished_.size(); }
+  std::string journal() const { return folder_->file("journal-0000.jsonl"); }
+  JobCounts counts() const;
+  ProgressCounts progress_counts() const;
+  void tell(std::string_view text) const;
+
+  Pace pace(const std::function<double()>& needed_seconds);
+  void tell_drain(Pace pace);
+  void step_done(const std::vector<double>& busy);
+  void keep_state();
+
+  int merge();
+  int say_what_is_left(Ledger::Time now);
+  RunHeader header(const StageSetup& setup) const;
+  RunSummary summary(const PipelineTotals& totals, Ledger::Time now) const;
+  void write_ledger(const PipelineTotals& totals) const;
+  void print_failures() const;
+
+  const RunOptions& options_;
+  StopSignals& signals_;
+  Alive alive_;
+  ProgressMode progress_mode_;
+  std::optional<io::CheckpointReader> checkpoint_;  // until the stage takes it
+  std::optional<model::Tokenizer> tokenizer_;
+  std::optional<model::ChatTemplate> chat_template_;
+  RequestContext context_;
+  std::optional<JobFolder> folder_;
+  nlohmann::json before_;  // the manifest of a job that goes on, else null
+  nlohmann::json manifest_;
+  std::optional<JobInput> input_;
+  io::RecordSet finished_;  // by earlier runs
+  EarlierWork earlier_;     // until the workload takes it
+  std::size_t begun_before_ = 0;
+  std::optional<RequestBuilder> builder_;
+  std::optional<Dataset> dataset_;
+  std::optional<io::JournalWriter> journal_;
+  std::optional<Progress> progress_;
+  std::optional<GenerateWorkload> workload_;
+  std::optional<DrainClock> clock_;
+  StopRequest requested_ = StopRequest::none;  // by other stages
+  Pace told_pace_ = Pace::admit;
+  bool partial_kept_ = false;  // since a signal that may be followed by the end
+  std::vector<StageReport> stages_;
+  std::vector<double> busy_;
+  Ledger::Time started_{};
+  Ledger::Time next_loading_{};
+  Ledger::Time next_state_{};
+  double load_seconds_ = 0;
+};
+
+}  // namespace penstock::jobs

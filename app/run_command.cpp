@@ -147,7 +147,9 @@ int run_command(Invocation& invocation) {
       "only the I-th of N equal shares of the records, for N jobs with an output each, which "
       "joined "
       "are the output of one job");
-  job("fresh", flag(), "remove an earlier output and its job folder, and start over");
+  job("fresh", flag(),
+      "remove an earlier output and its job folder, and start over (not in a command that is to be "
+      "repeated)");
   job("verify-input", flag(),
       "when the job goes on, compare all of D, not only its size, time, beginning and end");
   job("time-limit", po::value<std::string>()->value_name("T"),
@@ -155,7 +157,7 @@ int run_command(Invocation& invocation) {
       "the Slurm job, if it is one)");
   job("drain-margin", po::value<std::string>()->value_name("T"),
       "time before the end when all must be on disk, and time to finish answers after a signal "
-      "where no end is known (default 60 s)");
+      "where no end is known (default 60 s; of a time limit at most a tenth)");
   job("progress", po::value<std::string>()->default_value("auto"), "auto, bar, lines, none");
   job("quiet", flag(), "only errors");
   job("verbose", flag(), "also how many bytes of the checkpoint each rank read");

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -28,6 +29,8 @@ constexpr char kMissing = 'm';
 constexpr std::chrono::seconds kAnswerTime{5};
 // A look into the network costs more than one at the clock, and heartbeats are rare.
 constexpr auto kLookInterval = kBeatInterval / 20;
+// How long a member waits for the last heartbeats of others.
+constexpr std::chrono::seconds kFarewellTime{10};
 // How long member 0 tries to tell the others what is missing before it throws.
 constexpr std::chrono::milliseconds kTellTime{500};
 
@@ -68,7 +71,8 @@ MpiControl::MpiControl(const World& world)
       messages_(world.communicator()),
       collectives_(world.communicator()),
       beats_(world.communicator()),
-      pulses_(world.size(), world.rank(), Clock::now()) {
+      pulses_(world.size(), world.rank(), Clock::now()),
+      exceptions_(std::uncaught_exceptions()) {
   for (int i = 0; i < world.size(); ++i) {
     descriptions_.push_back(fmt::format("rank {}, host {}", i, world.host(i)));
   }
@@ -91,14 +95,47 @@ void MpiControl::beat(std::uint64_t done) {
   pulses_.note_own(done, now);
   if (now < next_look_) return;
   next_look_ = now + kLookInterval;
-  while (const std::optional<ControlMessage> message = beats_.try_receive()) {
-    pulses_.take(message->from, message->bytes, now);
-  }
+  take_heartbeats(now);
   if (now < next_beat_) return;
   next_beat_ = now + kBeatInterval;
-  for (const std::vector<std::byte>& piece : pulses_.heartbeats(now)) {
-    if (member_ > 0) beats_.send(0, piece);
-    for (int i = 1; member_ == 0 && i < size(); ++i) beats_.send(i, piece);
+  for (const std::vector<std::byte>& piece : pulses_.heartbeats(now)) send_heartbeat(piece);
+}
+
+void MpiControl::take_heartbeats(Clock::time_point now) {
+  while (const std::optional<ControlMessage> message = beats_.try_receive()) {
+    if (message->bytes.empty()) {
+      ++farewells_;
+    } else {
+      pulses_.take(message->from, message->bytes, now);
+    }
+  }
+}
+
+void MpiControl::send_heartbeat(std::span<const std::byte> bytes) {
+  if (member_ > 0) beats_.send(0, bytes);
+  for (int i = 1; member_ == 0 && i < size(); ++i) beats_.send(i, bytes);
+}
+
+// An empty heartbeat is a member's last. Member 0 sends its own when it has those of all others.
+void MpiControl::say_farewell() {
+  const auto wait_for = [this](int farewells) {
+    Wait wait([] { return std::string("the last heartbeats"); }, kFarewellTime);
+    while (farewells_ < farewells) {
+      take_heartbeats(Clock::now());
+      if (farewells_ < farewells) wait.pause();
+    }
+  };
+  if (member_ == 0) wait_for(size() - 1);
+  send_heartbeat({});
+  if (member_ > 0) wait_for(1);
+}
+
+MpiControl::~MpiControl() {
+  if (std::uncaught_exceptions() > exceptions_) return;
+  try {
+    say_farewell();
+  } catch (const CommError&) {
+    // A destructor cannot report, and all that mattered was said before.
   }
 }
 

@@ -13,6 +13,9 @@ namespace penstock::comm {
 class MpiControl final : public Control {
  public:
   explicit MpiControl(const World& world);
+  // Collective, unless an exception unwinds: takes in the last heartbeats, since MPI wants no
+  // message left when it ends. Gives up after some seconds.
+  ~MpiControl() override;
 
   int member() const override { return member_; }
   int size() const override { return static_cast<int>(descriptions_.size()); }
@@ -27,6 +30,9 @@ class MpiControl final : public Control {
                                       std::chrono::milliseconds timeout) override;
 
  private:
+  void take_heartbeats(Clock::time_point now);
+  void send_heartbeat(std::span<const std::byte> bytes);
+  void say_farewell();
   void send_to_others(std::string_view text);
   std::vector<std::string> gather_and_answer(std::string_view bytes, std::string_view what,
                                              std::chrono::milliseconds timeout);
@@ -39,6 +45,8 @@ class MpiControl final : public Control {
   MpiMessages collectives_;
   MpiMessages beats_;
   PulseTable pulses_;
+  int exceptions_;               // under way when this object was made
+  int farewells_ = 0;            // members that send no more heartbeats
   Clock::time_point next_look_;  // for heartbeats
   Clock::time_point next_beat_;
 };

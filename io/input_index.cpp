@@ -13,6 +13,8 @@
 #include <cstring>
 #include <initializer_list>
 #include <limits>
+#include <memory>
+#include <new>
 #include <span>
 #include <sstream>
 #include <type_traits>
@@ -25,11 +27,11 @@
 namespace penstock::io {
 namespace {
 
-static_assert(sizeof(IndexEntry) == 24 && std::is_trivially_copyable_v<IndexEntry>);
+static_assert(sizeof(IndexEntry) == 32 && std::is_trivially_copyable_v<IndexEntry>);
 static_assert(std::endian::native == std::endian::little, "the index is stored as it lies");
 
 constexpr std::array<char, 8> kMagic = {'P', 'E', 'N', 'S', 'T', 'I', 'D', 'X'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kReadBytes = 4u << 20;
 constexpr std::uint64_t kFormatBytes = 64u << 10;  // of its start, where the format is looked for
 constexpr std::size_t kPrefixBytes = 256;
@@ -61,7 +63,11 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 // The line that is being read; lines may span reads of the input.
 class LineScanner {
  public:
-  LineScanner(OutputFile& out, std::uint64_t limit) : out_(out), limit_(limit) {}
+  LineScanner(OutputFile& out, std::uint64_t limit)
+      : out_(out), limit_(limit), hash_(XXH3_createState(), XXH3_freeState) {
+    if (!hash_) throw std::bad_alloc();
+    XXH3_64bits_reset(hash_.get());
+  }
 
   bool full() const { return count_ == limit_; }
 
@@ -92,7 +98,10 @@ class LineScanner {
       prefix_bytes_ += taken;
     }
     if (blank_) blank_ = std::all_of(part.begin(), part.end(), is_blank);
+    // A last carriage return is not part of the line.
+    if (ends_in_return_) XXH3_64bits_update(hash_.get(), "\r", 1);
     ends_in_return_ = part.back() == '\r';
+    XXH3_64bits_update(hash_.get(), part.data(), part.size() - (ends_in_return_ ? 1 : 0));
     length_ += part.size();
   }
 
@@ -105,9 +114,11 @@ class LineScanner {
       entry.line = saturated(line_);
       entry.prefix_hash =
           XXH3_64bits(prefix_.data(), std::min<std::uint64_t>(prefix_bytes_, length));
+      entry.hash = XXH3_64bits_digest(hash_.get());
       out_.append(bytes_of(entry));
       ++count_;
     }
+    XXH3_64bits_reset(hash_.get());
     begin_ += length_ + 1;
     ++line_;
     length_ = 0;
@@ -126,6 +137,7 @@ class LineScanner {
   std::size_t prefix_bytes_ = 0;
   bool blank_ = true;
   bool ends_in_return_ = false;
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash_;  // of the line so far
 };
 
 // Inputs that would otherwise fail record by record, each with an odd message.
@@ -281,6 +293,13 @@ std::string IndexedInput::line(const IndexEntry& entry) const {
   std::string line(entry.length, '\0');
   if (!line.empty()) {
     state_->input.read_at(entry.offset, std::as_writable_bytes(std::span(line)));
+  }
+  if (XXH3_64bits(line.data(), line.size()) != entry.hash) {
+    throw FileError(state_->input.path(),
+                    fmt::format("line {} has changed since the input was indexed; put the old "
+                                "content back and run the same command again, or start over with "
+                                "--fresh",
+                                entry.line));
   }
   return line;
 }

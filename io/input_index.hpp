@@ -14,13 +14,14 @@ namespace penstock::io {
 // multiple of its line's bytes while it is parsed and tokenized.
 inline constexpr std::uint32_t kMaxLineBytes = 64u << 20;
 
-// Where a record lies in the input. 24 bytes in the index file.
+// Where a record lies in the input. 32 bytes in the index file.
 struct IndexEntry {
   std::uint64_t offset = 0;  // bytes from the start of the input
   std::uint32_t length = 0;  // bytes, without the newline, saturating
   std::uint32_t line = 0;    // 1-based, saturating
   std::uint64_t prefix_hash =
-      0;  // XXH3-64 of the line's first 256 bytes: equal prefixes sort together
+      0;                   // XXH3-64 of the line's first 256 bytes: equal prefixes sort together
+  std::uint64_t hash = 0;  // XXH3-64 of the whole line: no other content is ever answered
 };
 
 // One pass over the input writes `index_path`. Blank lines are not records; CRLF is accepted; a
@@ -46,7 +47,8 @@ class IndexedInput {
 
   std::uint64_t size() const;  // records
   std::vector<IndexEntry> entries(std::uint64_t first, std::uint64_t count) const;
-  // Without newline and carriage return. A line above kMaxLineBytes is a RecordError.
+  // Without newline and carriage return. A line above kMaxLineBytes is a RecordError, one that is
+  // not what was indexed a FileError.
   std::string line(const IndexEntry& entry) const;
 
  private:

@@ -183,9 +183,11 @@ MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64
   for (std::uint64_t record = first; record < end; ++record) {
     const Place& place = rows.places[record - first];
     if (place.journal_plus_1 == 0) {
-      throw FileError(names_of(journals),
-                      fmt::format("record {} has no row ({} of {} records have one)", record,
-                                  rows.counts.rows, end - first));
+      throw FileError(
+          names_of(journals),
+          fmt::format("record {} has no row ({} of {} records have one); run the same command "
+                      "again, which answers it",
+                      record, rows.counts.rows, end - first));
     }
     const File& file = files[place.journal_plus_1 - 1];
     line.resize(place.length);

@@ -43,7 +43,8 @@ class Driver {
         scheduler_(
             {options.slots, options.max_step_tokens, options.max_sequences, options.kv_blocks},
             cost),
-        context_(endpoint, stage, options, [this] { return pump(); }, recorder),
+        context_(
+            endpoint, stage, options, [this] { return pump(); }, recorder),
         under_way_(options.slots) {
     totals_.stages.resize(static_cast<std::size_t>(stages()));
     latest_.resize(totals_.stages.size());
@@ -157,14 +158,13 @@ class Driver {
   // Waits for the slot's tokens and gives them to the workload.
   void collect(std::uint32_t slot) {
     const std::uint64_t step = under_way_[slot];
-    context_.wait(
-        scheduler_.draining() ? Share::drain : Share::wait_downstream,
-        [&] { return results_.contains(step); },
-        {[&] {
-           return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
-                              endpoint_.control->describe(stages() - 1));
-         },
-         stages() - 1});
+    context_.wait(scheduler_.draining() ? Share::drain : Share::wait_downstream,
+                  [&] { return results_.contains(step); },
+                  {[&] {
+                     return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
+                                        endpoint_.control->describe(stages() - 1));
+                   },
+                   stages() - 1});
     const auto result = results_.extract(step);
     for (const SampledToken& sampled : scheduler_.complete(slot, result.mapped())) {
       ++totals_.generated_tokens;
@@ -240,12 +240,10 @@ class Driver {
       endpoint_.control->send(stage, signal_message(MessageKind::stop));
     }
     context_.flush();
-    context_.wait(
-        Share::drain, [&] { return stopped_ == stages() - 1; },
-        {[&] {
-          return fmt::format("farewell from {} of the {} other stages", stages() - 1 - stopped_,
-                             stages() - 1);
-        }});
+    context_.wait(Share::drain, [&] { return stopped_ == stages() - 1; }, {[&] {
+                    return fmt::format("farewell from {} of the {} other stages",
+                                       stages() - 1 - stopped_, stages() - 1);
+                  }});
     totals_.stages[0].totals = context_.ledger().totals(steady_now());
   }
 

@@ -43,14 +43,6 @@ void refuse_output_that_is(const std::string& output, std::string_view what,
   }
 }
 
-// Does on another thread what may wait for a minute, while this one says that it is alive.
-void stay_alive(const Alive& alive, const std::function<void()>& work) {
-  constexpr std::chrono::milliseconds kInterval{500};
-  std::future<void> done = std::async(std::launch::async, work);
-  while (done.wait_for(kInterval) != std::future_status::ready) alive(1);
-  done.get();
-}
-
 std::string joined(const std::vector<std::string>& lines) {
   std::string text;
   for (const std::string& line : lines) text += "\n  " + line;
@@ -100,6 +92,7 @@ EarlierWork read_journal(const std::string& path, const RecordRange& range, std:
                        [&](std::int32_t id) { return id >= vocab_size; });
   });
   earlier.partial = std::move(scan.partial);
+  earlier.damaged_lines = scan.damaged_lines;
   return earlier;
 }
 
@@ -135,15 +128,8 @@ GenerateJob::GenerateJob(const RunOptions& options, StopSignals& signals, Alive 
 
   refuse_output_that_is(options.output, "input", input);
   refuse_output_that_is(options.output, "checkpoint", options.pipeline.checkpoint);
-  const auto say = [this](std::string_view text) { tell(text); };
-  stay_alive(alive_, [&] {
-    clock_.emplace(make_drain_clock(options.time_limit, options.drain_margin, options.started));
-    folder_.emplace(options.output, options.fresh,
-                    [&](std::string_view line) { tell(std::string(line) + "\n"); });
-  });
-  if (folder_->resumes()) before_ = folder_->read_json("manifest.json");
+  stay_alive(alive_, [&](const Alive& moved) { open_folder_and_input(moved); });
   const nlohmann::json* before = before_.is_null() ? nullptr : &before_;
-  input_.emplace(options.input, *folder_, before, say, alive_);
   manifest_ = to_manifest(options.version, options.pipeline.checkpoint, checkpoint.digest(),
                           input_->description(), context_.defaults, context_.context_limit);
   const RecordRange range = input_->description().range;
@@ -156,6 +142,10 @@ GenerateJob::GenerateJob(const RunOptions& options, StopSignals& signals, Alive 
     if (fs::exists(journal())) {
       earlier_ = read_journal(journal(), range, context_.vocab_size, finished_, alive_);
       begun_before_ = earlier_.partial.size();
+      if (earlier_.damaged_lines > 0) {
+        tell(fmt::format("{}: {} damaged rows; their records are answered again\n", journal(),
+                         earlier_.damaged_lines));
+      }
     }
     if (folder_->has_output() && !is_complete()) {
       throw io::FileError(options.output,
@@ -165,6 +155,16 @@ GenerateJob::GenerateJob(const RunOptions& options, StopSignals& signals, Alive 
   }
   builder_.emplace(context_);
   dataset_.emplace(input_->records(), input_->description().format, *builder_, range, finished_);
+}
+
+void GenerateJob::open_folder_and_input(const Alive& moved) {
+  clock_.emplace(make_drain_clock(options_.time_limit, options_.drain_margin, options_.started));
+  folder_.emplace(options_.output, options_.fresh,
+                  [this](std::string_view line) { tell(std::string(line) + "\n"); });
+  if (folder_->resumes()) before_ = folder_->read_json("manifest.json");
+  input_.emplace(
+      options_.input, *folder_, before_.is_null() ? nullptr : &before_,
+      [this](std::string_view text) { tell(text); }, moved);
 }
 
 GenerateJob::~GenerateJob() { signals_.on_request({}); }
@@ -185,7 +185,7 @@ void GenerateJob::go_on() {
 void GenerateJob::begin(const StageSetup& setup) {
   manifest_["numeric_class"] = numeric_class(setup);
   if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
-  go_on();
+  stay_alive(alive_, [this](const Alive&) { go_on(); });
   signals_.on_request([this](StopRequest) { journal_->hurry(); });
   stages_ = setup.reports;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
@@ -251,53 +251,73 @@ void GenerateJob::keep_state() {
   if (progress_->due(now)) progress_->update(progress_counts(), now);
   if (now < next_state_) return;
   next_state_ = now + kStateInterval;
-  folder_->write_state(JobState::running, counts());
+  using namespace std::chrono_literals;
+  if (state_written_.valid() && state_written_.wait_for(0s) != std::future_status::ready) return;
+  wait_for_state();
+  state_written_ = std::async(std::launch::async,
+                              [this, c = counts()] { folder_->write_state(JobState::running, c); });
+}
+
+void GenerateJob::wait_for_state() {
+  if (state_written_.valid()) state_written_.get();
 }
 
 int GenerateJob::finish(const PipelineTotals& totals) {
   const Ledger::Time now = steady_now();
   progress_->finish(progress_counts(), now);
-  workload_->journal_partial();
-  journal_->sync();
-  write_ledger(totals);
-  if (counts().left > 0) {
-    folder_->write_state(JobState::again, counts());
-    if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
-    return say_what_is_left(now);
-  }
-  const int code = merge();
+  int code = 0;
+  stay_alive(alive_, [&](const Alive& moved) {
+    wait_for_state();
+    workload_->journal_partial();
+    journal_->sync();
+    write_ledger(totals);
+    if (counts().left == 0) {
+      code = merge(moved);
+    } else {
+      folder_->write_state(JobState::again, counts());
+    }
+  });
   if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
+  if (counts().left > 0) return say_what_is_left(now);
   print_failures();
   return code;
 }
 
 int GenerateJob::conclude() {
   const bool was_done = says_done(*folder_);
-  go_on();
+  stay_alive(alive_, [this](const Alive&) { go_on(); });
   const bool failed = counts().failed > 0;
-  if (was_done && folder_->has_output()) {
+  const bool written = was_done && folder_->has_output();
+  const std::string done = records() == 0
+                               ? "there are no records"
+                               : fmt::format("all {} records were answered by an earlier run",
+                                             format_grouped(records()));
+  tell(done + (written ? ": nothing to do\n" : fmt::format(": writing {}\n", options_.output)));
+  if (written) {
     folder_->write_state(failed ? JobState::errors : JobState::done, counts());
-    tell(fmt::format("all {} records were answered by an earlier run: nothing to do\n",
-                     format_grouped(records())));
     return failed ? 2 : 0;
   }
-  tell(records() == 0 ? fmt::format("there are no records: {} is empty\n", options_.output)
-                      : fmt::format("all {} records were answered by an earlier run: writing {}\n",
-                                    format_grouped(records()), options_.output));
-  const int code = merge();
+  int code = 0;
+  stay_alive(alive_, [&](const Alive& moved) { code = merge(moved); });
   print_failures();
   return code;
 }
 
-int GenerateJob::merge() {
+int GenerateJob::merge(const Alive& moved) {
   input_->check_unchanged();
   if (progress_mode_ != ProgressMode::none && records() >= kManyRecords) {
     print(fmt::format("merging {} rows\n", format_grouped(records())));
   }
+  if (!folder_->has_output() && fs::exists(options_.output)) {
+    throw io::FileError(
+        options_.output,
+        "was made by somebody else while the job ran; move it away and run the same "
+        "command again");
+  }
   folder_->check_lock();
   const RecordRange range = input_->description().range;
   io::merge_journals({journal()}, range.first, range.end, options_.output, folder_->path(),
-                     [this](std::uint64_t) { alive_(1); });
+                     [&moved](std::uint64_t) { moved(1); });
   const bool failed = counts().failed > 0;
   folder_->write_state(failed ? JobState::errors : JobState::done, counts());
   return failed ? 2 : 0;
@@ -317,16 +337,21 @@ int GenerateJob::say_what_is_left(Ledger::Time now) {
     text += fmt::format("; none was finished in this run, {} tokens of answers under way are kept",
                         format_grouped(c.partial_tokens));
   }
-  tell(text + "\nrun the same command again to go on\n");
+  tell(text + (options_.fresh ? "\nrun the same command again, without --fresh, to go on\n"
+                              : "\nrun the same command again to go on\n"));
   return 75;
 }
 
 void GenerateJob::fail(bool restart_helps) noexcept {
   signals_.on_request({});
-  if (!journal_ || folder_->lost()) return;
+  if (!journal_ || !workload_ || folder_->lost()) return;
   // The first cause is what the user needs to hear. A full disk may still take the small file.
   try {
     journal_->sync();
+  } catch (...) {
+  }
+  try {
+    wait_for_state();
   } catch (...) {
   }
   try {

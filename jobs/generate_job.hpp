@@ -1,5 +1,6 @@
 #pragma once
 
+#include <future>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "jobs/job_input.hpp"
 #include "jobs/run.hpp"
 #include "jobs/stage_setup.hpp"
+#include "jobs/stay_alive.hpp"
 #include "jobs/stop_signals.hpp"
 #include "model/text/chat_template.hpp"
 #include "model/text/tokenizer.hpp"
@@ -56,6 +58,7 @@ class GenerateJob {
   const std::string& folder() const { return folder_->path(); }
 
  private:
+  void open_folder_and_input(const Alive& moved);
   void go_on();
   std::uint64_t records() const { return input_->description().range.size(); }
   std::uint64_t finished_before() const { return finished_.size(); }
@@ -68,8 +71,9 @@ class GenerateJob {
   void tell_drain(Pace pace);
   void step_done(const std::vector<double>& busy);
   void keep_state();
+  void wait_for_state();  // until it is written; throws what that threw
 
-  int merge();
+  int merge(const Alive& moved);
   int say_what_is_left(Ledger::Time now);
   RunHeader header(const StageSetup& setup) const;
   RunSummary summary(const PipelineTotals& totals, Ledger::Time now) const;
@@ -105,6 +109,7 @@ class GenerateJob {
   Ledger::Time started_{};
   Ledger::Time next_loading_{};
   Ledger::Time next_state_{};
+  std::future<void> state_written_;  // on a thread of its own: it costs a sync
   double load_seconds_ = 0;
 };
 

@@ -28,6 +28,7 @@ struct EarlierWork {
   std::uint64_t answered = 0;
   std::uint64_t failed = 0;
   std::unordered_map<std::uint64_t, std::vector<std::int32_t>> partial;  // by record
+  std::uint64_t damaged_lines = 0;  // of the journal, which count for nothing
 };
 
 // What the workload asks of the job around it; all may be empty.

@@ -159,8 +159,13 @@ void JobFolder::remove_earlier() const {
   if (error) throw io::FileError(file("manifest.json"), "cannot be removed: " + error.message());
   fs::remove(output_, error);
   if (error) throw io::FileError(output_, "cannot be removed: " + error.message());
-  remove_own_files(
-      [](const std::string& name) { return !is_lock(name) && !name.ends_with(".new"); });
+  // Rows of an earlier journal would count as this job's.
+  for (const fs::path& path : files_of(folder_)) {
+    const std::string name = path.filename().string();
+    if (!is_own(name) || is_lock(name) || name.ends_with(".new")) continue;
+    fs::remove(path, error);
+    if (error) throw io::FileError(path.string(), "cannot be removed: " + error.message());
+  }
 }
 
 void JobFolder::remove_own_files(const std::function<bool(const std::string& name)>& which) const {

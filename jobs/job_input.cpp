@@ -87,15 +87,15 @@ void JobInput::check_unchanged() const {
   if (!fs::exists(file_, error)) return;
   const io::InputFingerprint now = io::fingerprint(file_, false);
   const io::InputFingerprint& then = description_.fingerprint;
-  if (now.size_bytes == then.size_bytes && now.mtime_ns == then.mtime_ns &&
-      now.head_xxh3 == then.head_xxh3 && now.tail_xxh3 == then.tail_xxh3) {
+  // The lines that were read are known to be the indexed ones, so a new time alone means nothing.
+  if (now.size_bytes == then.size_bytes && now.head_xxh3 == then.head_xxh3 &&
+      now.tail_xxh3 == then.tail_xxh3) {
     return;
   }
   throw io::FileError(
       file_,
-      "was changed while the job ran, so some answers may be of the old content and "
-      "some of the new; start over with --fresh, or put the old content back and run "
-      "the same command again");
+      "was changed while the job ran; put the old content back and run the same command again, "
+      "which keeps all answers, or start over with --fresh");
 }
 
 }  // namespace penstock::jobs

@@ -10,6 +10,7 @@
 #include "io/input_index.hpp"
 #include "jobs/job_folder.hpp"
 #include "jobs/manifest.hpp"
+#include "jobs/stay_alive.hpp"
 
 namespace penstock::jobs {
 
@@ -21,9 +22,6 @@ struct InputOptions {
   std::uint32_t parts = 1;
   bool verify = false;  // on resume: compare the whole content
 };
-
-// Told now and then that so many more units of work are done.
-using Alive = std::function<void(std::uint64_t done)>;
 
 // The records of a job: indexed, standard input copied first. When a job goes on, what the first
 // run made is used again, and the input is known to be the same.

@@ -41,6 +41,7 @@ std::string name_of(const std::string& pointer) {
   if (pointer == "/input/head_xxh3") return "the input's beginning";
   if (pointer == "/input/tail_xxh3") return "the input's end";
   if (pointer == "/input/whole_xxh3") return "the input's content";
+  if (pointer == "/index_xxh3") return "the input's lines";
   constexpr std::string_view kParameters = "/parameters/";
   if (!pointer.starts_with(kParameters)) return in_short(pointer.substr(1));
   std::string option = pointer.substr(kParameters.size());
@@ -74,35 +75,37 @@ json to_manifest(const std::string& version, const std::string& checkpoint,
                  const std::string& checkpoint_digest, const ManifestInput& input,
                  const GenerationParams& defaults, std::uint32_t context_limit) {
   const model::SamplingParams& sampling = defaults.sampling;
-  return {{"schema", kSchema},
-          {"version", version},
-          {"task", "generate"},
-          {"checkpoint", {{"path", checkpoint}, {"digest", checkpoint_digest}}},
-          {"input",
-           {{"path", input.path},
-            {"format", io::to_string(input.format)},
-            {"limit", input.limit},
-            {"records", input.records},
-            {"first", input.range.first},
-            {"end", input.range.end},
-            {"size_bytes", input.fingerprint.size_bytes},
-            {"mtime_ns", input.fingerprint.mtime_ns},
-            {"head_xxh3", input.fingerprint.head_xxh3},
-            {"tail_xxh3", input.fingerprint.tail_xxh3},
-            {"whole_xxh3", input.fingerprint.whole_xxh3}}},
-          {"parameters",
-           {{"temperature", sampling.temperature},
-            {"top_k", sampling.top_k},
-            {"top_p", sampling.top_p},
-            {"min_p", sampling.min_p},
-            {"repetition_penalty", sampling.repetition_penalty},
-            {"presence_penalty", sampling.presence_penalty},
-            {"frequency_penalty", sampling.frequency_penalty},
-            {"seed", sampling.seed},
-            {"max_tokens", defaults.max_tokens},
-            {"stop", defaults.stop},
-            {"ignore_eos", defaults.ignore_eos},
-            {"max_context", context_limit}}}};
+  const json manifest = {{"schema", kSchema},
+                         {"version", version},
+                         {"task", "generate"},
+                         {"checkpoint", {{"path", checkpoint}, {"digest", checkpoint_digest}}},
+                         {"input",
+                          {{"path", input.path},
+                           {"format", io::to_string(input.format)},
+                           {"limit", input.limit},
+                           {"records", input.records},
+                           {"first", input.range.first},
+                           {"end", input.range.end},
+                           {"size_bytes", input.fingerprint.size_bytes},
+                           {"mtime_ns", input.fingerprint.mtime_ns},
+                           {"head_xxh3", input.fingerprint.head_xxh3},
+                           {"tail_xxh3", input.fingerprint.tail_xxh3},
+                           {"whole_xxh3", input.fingerprint.whole_xxh3}}},
+                         {"parameters",
+                          {{"temperature", sampling.temperature},
+                           {"top_k", sampling.top_k},
+                           {"top_p", sampling.top_p},
+                           {"min_p", sampling.min_p},
+                           {"repetition_penalty", sampling.repetition_penalty},
+                           {"presence_penalty", sampling.presence_penalty},
+                           {"frequency_penalty", sampling.frequency_penalty},
+                           {"seed", sampling.seed},
+                           {"max_tokens", defaults.max_tokens},
+                           {"stop", defaults.stop},
+                           {"ignore_eos", defaults.ignore_eos},
+                           {"max_context", context_limit}}}};
+  // As it will be read again: paths and stop strings may be no UTF-8.
+  return json::parse(manifest.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 std::vector<std::string> differences(const json& before, const json& now) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <exception>
+#include <functional>
 #include <optional>
 
 #include "comm/error.hpp"
@@ -21,6 +22,16 @@ bool is_complete(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job
 // Whether starting the same command again may go well: somebody died, or could not be heard.
 bool restart_helps(const std::exception& error) {
   return dynamic_cast<const comm::CommError*>(&error) != nullptr;
+}
+
+// What comes after the job has begun: its state tells how that failed.
+int or_fail(GenerateJob& job, const std::function<int()>& work) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    job.fail(restart_helps(error));
+    throw;
+  }
 }
 
 // The pipeline at work. What happened last is written down if it fails.
@@ -46,7 +57,9 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
   agree_on(endpoint, "opening checkpoint, input and output", [&] {
     if (is_driver) job.emplace(options, signals, alive);
   });
-  if (is_complete(endpoint, job)) return is_driver ? job->conclude() : 0;
+  if (is_complete(endpoint, job)) {
+    return is_driver ? or_fail(*job, [&] { return job->conclude(); }) : 0;
+  }
   StageSetup setup =
       is_driver ? set_up_stage(
                       endpoint, world, layout, device, options.pipeline, job->take_checkpoint(),
@@ -63,15 +76,12 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     });
     return 0;
   }
-  try {
+  return or_fail(*job, [&] {
     return job->finish(recorded(endpoint, options, [&](FlightRecorder& recorder) {
       return run_driver(endpoint, *setup.stage, setup.options, setup.cost, job->workload(),
                         &recorder);
     }));
-  } catch (const std::exception& error) {
-    job->fail(restart_helps(error));
-    throw;
-  }
+  });
 }
 
 }  // namespace

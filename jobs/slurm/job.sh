@@ -23,7 +23,7 @@ state_of() {
 # requeue_while_it_helps OUTPUT ARGUMENT…: penstock_run, and then the same Slurm job again, if there
 # is something left to do and this one has come further than the one before.
 requeue_while_it_helps() {
-  local output=$1 job=$SLURM_JOB_ID run="" code=0 try
+  local output=$1 job=$SLURM_JOB_ID run="" code=0 try arguments
   # The last task of an array has the array's number.
   if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
   local done_before partial_before written
@@ -36,7 +36,9 @@ requeue_while_it_helps() {
   # A node that has crashed may keep sockets by which Slurm cannot launch the steps of this job that
   # ran there; each try is another step.
   for try in 0 1 2 3 4 5 6 7 8 9; do
-    penstock_run "$@" &
+    arguments=("$@")
+    if [ $((try + ${SLURM_RESTART_COUNT:-0})) -gt 0 ]; then drop_fresh "$@"; fi
+    penstock_run "${arguments[@]}" &
     run=$!
     # A signal ends `wait`, not the job.
     while kill -0 "$run" 2>/dev/null; do
@@ -51,8 +53,9 @@ requeue_while_it_helps() {
     scontrol show job "$job" | grep -qE 'JobState=RUNNING|Reason=TimeLimit' || exit "$code"
     if [ "$(done_of "$output")" -gt "$done_before" ] ||
       [ "$(partial_of "$output")" -gt "$partial_before" ]; then
-      echo "penstock: requeued: $(done_of "$output") records finished" >&2
-      scontrol requeue "$job" || true
+      echo "penstock: $(done_of "$output") records are finished: requeueing" >&2
+      scontrol requeue "$job" ||
+        echo "penstock: Slurm does not requeue it: submit the same command again" >&2
       exit "$code"
     fi
     if [ "$(written_at "$output")" != "$written" ]; then break; fi
@@ -60,6 +63,15 @@ requeue_while_it_helps() {
   done
   echo "penstock: not requeued: it has come no further than the $done_before records before" >&2
   exit "$code"
+}
+
+# --fresh is for the first run: those after it are to go on.
+drop_fresh() {
+  local argument
+  arguments=()
+  for argument in "$@"; do
+    if [ "$argument" != --fresh ]; then arguments+=("$argument"); fi
+  done
 }
 
 done_of() {

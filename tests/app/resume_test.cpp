@@ -121,7 +121,7 @@ class Resume : public testing::Test {
 };
 
 TEST_F(Resume, KilledInTheMiddleOnAnyNumberOfRanks) {
-  write_input(160);
+  write_input(400);
   for (const Arguments& how : {Arguments{}, kSampled}) {
     const std::string expected = undisturbed(how);
     const auto first = begin(alone(job(how)));
@@ -158,9 +158,9 @@ TEST_F(Resume, KilledInTheMiddleOnAnyNumberOfRanks) {
 }
 
 TEST_F(Resume, DrainsByUsr1) {
-  write_input(160);
+  write_input(300);
   const std::string expected = undisturbed();
-  std::size_t left = 160;
+  std::size_t left = 300;
   for (const int signal : {SIGUSR1, SIGUSR2}) {
     const bool by_ranks = signal == SIGUSR2;
     const auto process = begin(by_ranks ? by_mpirun(2, job()) : alone(job()));
@@ -179,7 +179,7 @@ TEST_F(Resume, DrainsByUsr1) {
     EXPECT_EQ(state().at("partial_tokens"), 0) << "there was time to finish what was begun";
     EXPECT_LT(state().at("left"), left);
     left = state().at("left");
-    EXPECT_EQ(state().at("finished"), 160 - left);
+    EXPECT_EQ(state().at("finished"), 300 - left);
     EXPECT_FALSE(fs::exists(output_));
     EXPECT_FALSE(fs::exists(output_ + ".job/lock"));
   }
@@ -201,18 +201,18 @@ TEST_F(Resume, TermDrainsToo) {
 // Answers that take longer than a run, so that all runs but the last end inside all of them.
 TEST_F(Resume, TimeLimitsShorterThanAnAnswer) {
   std::string lines;
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 48; ++i) {
     // Several bytes a character, and a stop string that may be cut.
-    json record = {{"prompt", "Élizabeth " + std::to_string(i)}, {"max_tokens", 300 + i}};
+    json record = {{"prompt", "Élizabeth " + std::to_string(i)}, {"max_tokens", 350 + i}};
     if (i % 2 == 0) record["stop"] = "that she could not";
     lines += record.dump() + "\n";
   }
   workplace_.write("input.jsonl", lines);
-  const Arguments together = {"--max-step-tokens", "12", "--kv-memory", "16M"};
+  const Arguments together = {"--max-step-tokens", "48", "--kv-memory", "64M"};
   for (const Arguments& how : {Arguments{}, kSampled}) {
     const auto all = [&](const std::string& output, const Arguments& more) {
-      Arguments arguments = {"run",  model_,       "--input", input_,        "--output",
-                             output, "--progress", "none",    "--ignore-eos"};
+      Arguments arguments = {"run",      model_, "--threads",  "1",    "--input",     input_,
+                             "--output", output, "--progress", "none", "--ignore-eos"};
       return arguments + together + how + more;
     };
     const std::string whole = workplace_ / "undisturbed";
@@ -220,7 +220,7 @@ TEST_F(Resume, TimeLimitsShorterThanAnAnswer) {
     ASSERT_EQ(penstock(all(whole, {"--fresh"})).code, 0);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
 
-    auto limit = taken * 0.6;  // with the time to start
+    auto limit = taken * 0.4;
     int runs = 0;
     std::uint64_t most_partial = 0;
     std::uint64_t before = 0;
@@ -229,6 +229,13 @@ TEST_F(Resume, TimeLimitsShorterThanAnAnswer) {
       const Arguments arguments =
           all(output_, {"--time-limit", std::to_string(limit.count()) + "s"});
       run = runs % 3 == 2 ? penstock_ranks(2, arguments) : penstock(arguments);
+      if (run.code == 0 && runs < 2) {  // a machine that did other things before
+        limit *= 0.4;
+        fs::remove(output_);
+        fs::remove_all(output_ + ".job");
+        before = 0;
+        continue;
+      }
       if (run.code != 75) break;
       EXPECT_EQ(state().at("state"), "again");
       const std::uint64_t partial = state().at("partial_tokens");
@@ -393,7 +400,7 @@ TEST_F(Resume, FinishedJobHasNothingToDo) {
 }
 
 TEST_F(Resume, ErrorRowsCountInAllRuns) {
-  write_input(160);
+  write_input(300);
   const std::string spaces(200, ' ');  // long records come first
   workplace_.write("input.jsonl", "nonsense" + spaces + "x\n{\"prompt\": " + spaces + "7}\n" +
                                       read_bytes(input_) + "{\n");
@@ -410,7 +417,7 @@ TEST_F(Resume, ErrorRowsCountInAllRuns) {
     EXPECT_EQ(read_bytes(output_), expected);
     EXPECT_EQ(state().at("state"), "errors");
     EXPECT_EQ(state().at("failed"), 3);
-    EXPECT_EQ(state().at("finished"), 160);
+    EXPECT_EQ(state().at("finished"), 300);
   }
 }
 
@@ -445,16 +452,18 @@ TEST_F(Resume, ATornJournalGoesOn) {
 TEST_F(Resume, PartsJoinedAreTheWhole) {
   write_input(20);
   const std::string expected = undisturbed();
-  for (const int parts : {3, 23}) {
+  for (const int parts : {3, 22}) {
     std::string joined;
     for (int part = 1; part <= parts; ++part) {
       const std::string output = output_ + "." + std::to_string(part);
       const std::string share = std::to_string(part) + "/" + std::to_string(parts);
-      const Finished run = penstock(command(output, {"--part", share, "--fresh"}));
+      const Finished run = penstock(command(output, {"--part", share, "--fresh"}, kQuick));
       ASSERT_EQ(run.code, 0) << run;
       joined += read_bytes(output);
       EXPECT_EQ(state(output).at("state"), "done");
-      EXPECT_EQ(penstock(command(output, {"--part", share})).code, 0);
+      if (part == parts) {
+        EXPECT_EQ(penstock(command(output, {"--part", share})).code, 0);
+      }
     }
     EXPECT_EQ(joined, expected);
   }

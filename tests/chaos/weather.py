@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 
-from processes import ChaosError
+from processes import ChaosError, POLL_SECONDS
 
 AGAIN = 75
 
@@ -17,6 +17,7 @@ class Outcome:
         self.told = told
         self.codes = codes  # besides those of a job that is done; None: any
         self.must_say = must_say  # one of these, with exit code 1
+        self.too_late = ()  # codes of a job whose work is over, as the state says
 
 
 class Weather:
@@ -42,8 +43,11 @@ class Weather:
             words, ready = "when ranks start", lambda: self.attempt.ranks()
         else:
             words, ready = "at the merge", self.folder.merging
-        if not self.attempt.sleep_until(ready):
+        # A merge is over in a millisecond.
+        if not self.attempt.sleep_until(ready, 0 if kind == "merge" else POLL_SECONDS):
             return None
+        if kind == "merge" and self.rng.random() < 0.7:
+            return words
         if kind != "time":
             pause = self.rng.uniform(0, 0.02 if kind == "merge" else 0.3)
             end = self.attempt.seconds() + pause
@@ -99,11 +103,13 @@ class Weather:
 
     def _drain(self, number, name):
         targets, target = self.targets()
-        # Before the program's main() a signal just ends it.
+        # Signals are not taken while MPI starts and ends.
         heard = all(one.catches(number) for one in targets + self.attempt.ranks())
         for one in targets:
             one.signal(number)
-        return heard, Outcome(f"{name} to {target}{'' if heard else ', too early'}")
+        outcome = Outcome(f"{name} to {target}{'' if heard else ', which does not take it'}")
+        outcome.too_late = (-number, 128 + number)
+        return heard, outcome
 
     def usr(self):
         number = self.rng.choice([signal.SIGUSR1, signal.SIGUSR2])

@@ -166,6 +166,22 @@ TEST_F(InputIndex, EqualPrefixesHaveEqualHashes) {
   EXPECT_EQ(entries[7].prefix_hash, entries[0].prefix_hash);
   // XXH3-64 of "short", by the Python package xxhash.
   EXPECT_EQ(entries[3].prefix_hash, 0xb42ad57460d20d0aull);
+  EXPECT_EQ(entries[3].hash, 0xb42ad57460d20d0aull);
+}
+
+// Whatever else is changed, a line that is not the indexed one is never answered.
+TEST_F(InputIndex, AChangedLineIsRefused) {
+  const std::string tail(1000, 'x');
+  lines_of("first\r\n" + tail + "y\nlast\n");
+  const IndexedInput input(path("in"), path("index"));
+  const auto entries = input.entries(0, 3);
+  EXPECT_EQ(input.line(entries[0]), "first");
+  EXPECT_EQ(input.line(entries[1]), tail + "y");
+  write("in", "first\r\n" + tail + "z\nlast\n");
+  EXPECT_EQ(input.line(entries[0]), "first");
+  EXPECT_EQ(input.line(entries[2]), "last");
+  EXPECT_THAT([&] { input.line(entries[1]); },
+              testing::ThrowsMessage<FileError>(HasSubstr("line 2 has changed")));
 }
 
 TEST_F(InputIndex, EntriesAreReadAsAsked) {
@@ -176,7 +192,7 @@ TEST_F(InputIndex, EntriesAreReadAsAsked) {
   EXPECT_THROW(input.entries(3, 2), FileError);
   EXPECT_THROW(input.entries(5, 0), FileError);
   EXPECT_THROW(input.entries(1, UINT64_MAX), FileError);
-  EXPECT_EQ(std::filesystem::file_size(path("index")), 32u + 4 * 24u);
+  EXPECT_EQ(std::filesystem::file_size(path("index")), 32u + 4 * 32u);
 }
 
 TEST_F(InputIndex, ForeignInputsAreRefused) {
@@ -210,7 +226,7 @@ TEST_F(InputIndex, BrokenIndexesAreRefused) {
   write("index", good.substr(0, 31));
   EXPECT_THAT(open_error(), HasSubstr("index: is too short"));
   write("index", good.substr(0, good.size() - 1));
-  EXPECT_THAT(open_error(), HasSubstr("index: says 2 records but holds 47 bytes"));
+  EXPECT_THAT(open_error(), HasSubstr("index: says 2 records but holds 63 bytes"));
   std::string changed = good;
   changed[0] = 'X';
   write("index", changed);

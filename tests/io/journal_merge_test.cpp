@@ -91,7 +91,9 @@ TEST_F(JournalMergeTest, Errors) {
   write_rows("a", {0, 1, 3});
   write_rows("b", {4});
   EXPECT_EQ(merge_error({"a", "b"}, 0, 5),
-            path("a") + " and 1 more: record 2 has no row (4 of 5 records have one)");
+            path("a") +
+                " and 1 more: record 2 has no row (4 of 5 records have one); run the same "
+                "command again, which answers it");
   EXPECT_THAT(merge_error({"a"}, 0, 3), HasSubstr("a: has a row of record 3 at byte"));
   EXPECT_THAT(merge_error({}, 0, 1), HasSubstr("no journal: record 0 has no row"));
   EXPECT_THAT(merge_error({"absent"}, 0, 1), HasSubstr("absent"));

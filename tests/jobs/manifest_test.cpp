@@ -49,10 +49,8 @@ TEST(Manifest, EqualOnesDoNotDiffer) {
   parts.params.sampling.seed = UINT64_MAX;
   parts.params.stop = {"\n", "\xff broken UTF-8 \xe2\x82"};
   parts.input.fingerprint.mtime_ns = -1;
-  const json manifest = parts.manifest();
-  const std::string text = manifest.dump(2, ' ', false, json::error_handler_t::replace);
-  // Such a stop string is written another way, so that it is another one, which is told.
-  EXPECT_THAT(differences(json::parse(text), manifest), testing::SizeIs(1));
+  parts.input.path = "/data/\xe9.jsonl";  // Latin-1: such names can be written, too
+  EXPECT_THAT(differences(json::parse(parts.manifest().dump(2)), parts.manifest()), IsEmpty());
   parts.params.stop = {"\n", "the end", ""};
   EXPECT_THAT(differences(json::parse(parts.manifest().dump()), parts.manifest()), IsEmpty());
 }

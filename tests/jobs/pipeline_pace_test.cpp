@@ -108,7 +108,22 @@ TEST(PipelinePace, DrainFinishesWhatIsUnderWay) {
   }
 }
 
-// Under stop nothing more is computed but the steps that are under way.
+// Counts what it samples.
+class CountingStage : public FakeStage {
+ public:
+  CountingStage(int stage, int stages, std::uint64_t& count)
+      : FakeStage(stage, stages), count_(count) {}
+  void forward(const model::StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
+               const std::function<void()>& progress) override {
+    FakeStage::forward(plan, in, out, progress);
+    count_ += sampled().size();
+  }
+
+ private:
+  std::uint64_t& count_;
+};
+
+// Under stop nothing more is computed but the steps that are under way, whose tokens count.
 TEST(PipelinePace, StopEndsAtOnce) {
   const Answers whole = reference();
   for (const int stages : {1, 3}) {
@@ -119,11 +134,16 @@ TEST(PipelinePace, StopEndsAtOnce) {
         return w.asked > when ? Pace::stop : Pace::admit;
       };
       Pipeline pipeline = layout(stages);
+      std::uint64_t sampled = 0;
+      pipeline.make_stage = [&](int member, comm::Endpoint&) {
+        return std::make_unique<CountingStage>(member, stages, sampled);
+      };
       const PipelineTotals totals = pipeline.run(workload);
       pipeline.expect_no_failures();
       EXPECT_EQ(workload.asked, when + 1) << "asked once more than it was admitted";
       EXPECT_LE(totals.steps, static_cast<std::uint64_t>(when));
-      EXPECT_EQ(totals.generated_tokens, workload.tokens) << "none is lost on the way";
+      EXPECT_EQ(workload.tokens, sampled) << "none is lost on the way";
+      EXPECT_EQ(totals.generated_tokens, sampled);
       for (const auto& [record, answer] : workload.answers) {
         const std::vector<std::int32_t>& all = whole.at(record);
         ASSERT_LE(answer.size(), all.size());

@@ -387,6 +387,8 @@ TEST(Scheduler, TheEvictedComeBackWhenNoneIsAdmitted) {
 
 TEST(Scheduler, RoundsThatAreNeeded) {
   Scheduler scheduler({1, 64, 64, 100}, tiny_cost());
+  EXPECT_EQ(scheduler.rounds_needed(), 128U);  // of a record that is not known yet
+  scheduler.set_exhausted();
   EXPECT_EQ(scheduler.rounds_needed(), 0U);
   ASSERT_TRUE(scheduler.add(work(0, 10, 20)));
   EXPECT_EQ(scheduler.rounds_needed(), 20U);  // the next to be admitted
@@ -402,6 +404,7 @@ TEST(Scheduler, RoundsThatAreNeeded) {
 // What answers were like is what is expected of the next: a limit that none reaches says little.
 TEST(Scheduler, RoundsFollowTheAnswersSoFar) {
   Scheduler scheduler({1, 64, 64, 100}, tiny_cost());
+  scheduler.set_exhausted();
   ASSERT_TRUE(scheduler.add(work(0, 4, 1000)));
   EXPECT_EQ(scheduler.rounds_needed(), 128U);  // nothing is known yet
   for (int i = 0; i < 10; ++i) step(scheduler, 0);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <csignal>
 #include <stdexcept>
 
 #include "app/commands.hpp"
@@ -50,10 +51,9 @@ jobs::GenerationOptions generation_options(const po::variables_map& values) {
 }
 
 std::string required(const po::variables_map& values, const char* name, const char* meaning) {
-  if (values.count(name) == 0) {
-    throw jobs::UsageError(fmt::format("--{} is missing: {}", name, meaning));
-  }
-  return values[name].as<std::string>();
+  std::string value = given<std::string>(values, name).value_or("");
+  if (value.empty()) throw jobs::UsageError(fmt::format("--{} is missing: {}", name, meaning));
+  return value;
 }
 
 std::optional<std::chrono::milliseconds> duration(const po::variables_map& values,
@@ -170,8 +170,13 @@ int run_command(Invocation& invocation) {
     options = run_options(values);
     return true;
   };
+  // Before MPI starts, which may take its time. A closed terminal or a limit on the size of files
+  // must not end a job without a word.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  jobs::StopSignals signals;
   if (!read_on_all_ranks(invocation, options.pipeline, read)) return 0;
-  return jobs::run_generate(**invocation.world, options);
+  return jobs::run_generate(**invocation.world, options, signals);
 }
 
 }  // namespace penstock::app

@@ -54,6 +54,22 @@ fs::file_status status_of(const std::string& path) {
   return status;
 }
 
+// What a run that was killed while it wrote the output left of it, as large as that
+// ("answers.jsonl.0123abcd.tmp", io::OutputFile).
+void remove_unfinished(const std::string& output) {
+  const fs::path path(output);
+  const std::string start = path.filename().string() + ".";
+  static const std::regex rest("[0-9a-f]{8}\\.tmp");
+  std::error_code error;
+  for (fs::directory_iterator entry(path.has_parent_path() ? path.parent_path() : ".", error), end;
+       !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(start) || !std::regex_match(name.substr(start.size()), rest)) continue;
+    std::error_code ignored;
+    fs::remove(entry->path(), ignored);
+  }
+}
+
 // A folder of the same name that somebody made for something else. Where there is a manifest, they
 // may lie beside our files, and stay there.
 void refuse_foreign_files(const std::string& folder) {
@@ -113,11 +129,15 @@ JobFolder::JobFolder(const std::string& output, bool fresh,
     if (made_) fs::remove(folder_, error);  // if it is empty
     throw;
   }
-  // Only now nobody else makes or removes them. New files are those of a run that was killed.
-  remove_own_files([](const std::string& name) { return name.ends_with(".new"); });
+  // Only now nobody else makes or removes them. Such files are those of a run that was killed.
+  remove_own_files([](const std::string& name) {
+    return !is_lock(name) &&
+           (name.ends_with(".new") || name.ends_with(".tmp") || name.starts_with("merge."));
+  });
   const bool has_manifest = fs::exists(status_of(file("manifest.json")));
   has_output_ = fs::exists(status_of(output_));
   resumes_ = has_manifest && !fresh;
+  if (has_manifest) remove_unfinished(output_);
   if (has_output_ && !has_manifest && !fresh) {
     lock_.reset();
     refuse_output();
@@ -143,6 +163,7 @@ JobFolder::~JobFolder() {
 void JobFolder::begin() {
   check_lock();
   begun_ = true;
+  io::sync_folder_of(folder_);  // its name is on disk, too
   if (!resumes_) remove_earlier();
   for (const fs::path& path : files_of(folder_)) {
     if (path.extension() != ".new" || !is_own(path.filename().string())) continue;

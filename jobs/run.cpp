@@ -8,7 +8,6 @@
 
 #include "comm/error.hpp"
 #include "jobs/generate_job.hpp"
-#include "jobs/stop_signals.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -86,8 +85,7 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
 
 }  // namespace
 
-int run_generate(const comm::World& world, const RunOptions& options) {
-  StopSignals signals;
+int run_generate(const comm::World& world, const RunOptions& options, StopSignals& signals) {
   const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
   return run_stages(
       world, layout,

@@ -10,6 +10,7 @@
 #include "jobs/job_input.hpp"
 #include "jobs/progress.hpp"
 #include "jobs/stage_setup.hpp"
+#include "jobs/stop_signals.hpp"
 
 namespace penstock::jobs {
 
@@ -33,6 +34,6 @@ struct RunOptions {
 // error of stage 0. Returns the exit code, the same on all ranks: 0 all records answered, 2 some
 // have error rows, 75 stopped early on purpose, to be started again. Throws what main() reports
 // otherwise.
-int run_generate(const comm::World& world, const RunOptions& options);
+int run_generate(const comm::World& world, const RunOptions& options, StopSignals& signals);
 
 }  // namespace penstock::jobs

@@ -444,5 +444,20 @@ TEST_F(JobFolderTest, JsonThatIsReadBack) {
               ThrowsMessage<io::FileError>(HasSubstr("answers.jsonl.job/ledger.json: ")));
 }
 
+// Killed in the merge, a run leaves what it wrote; the next one of the job takes it away.
+TEST_F(JobFolderTest, UnfinishedOutputsOfTheJobAreRemoved) {
+  const Names theirs = {"answers.jsonl.0123abcd.tmp.txt", "answers.jsonl.0123ABCD.tmp",
+                        "other.jsonl.0123abcd.tmp", "answers.jsonl.tmp"};
+  for (const std::string& name : theirs) write(name);
+  write("answers.jsonl.0123abcd.tmp");
+  { const JobFolder folder(output(), false, {}); }  // of no job that is known
+  EXPECT_TRUE(fs::exists(at("answers.jsonl.0123abcd.tmp")));
+  write("answers.jsonl.job/manifest.json", "{}");
+  { const JobFolder folder(output(), false, {}); }
+  Names left = theirs;
+  left.insert({"answers.jsonl.job", "answers.jsonl.job/manifest.json"});
+  EXPECT_EQ(names(), left);
+}
+
 }  // namespace
 }  // namespace penstock::jobs

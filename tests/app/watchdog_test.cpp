@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "comm/control.hpp"
 #include "tests/support/program.hpp"
 
 namespace penstock::tests {
@@ -24,7 +25,10 @@ constexpr seconds kMargin{60};
 // A job of three ranks that takes some seconds.
 class Job {
  public:
-  Job() : process_(by_mpirun(kRanks, arguments()), input_) { ::close(input_); }
+  explicit Job(int records = 300)
+      : records_(records), process_(by_mpirun(kRanks, arguments()), input_) {
+    ::close(input_);
+  }
 
   // Waits until answers are computed.
   void wait_for_work() {
@@ -62,7 +66,7 @@ class Job {
  private:
   Arguments arguments() const {
     std::string records;
-    for (int i = 0; i < 300; ++i) {
+    for (int i = 0; i < records_; ++i) {
       records += R"({"prompt":"It was on the )" + std::to_string(i) + "th of the month\"}\n";
     }
     return {"run",
@@ -93,6 +97,7 @@ class Job {
   }
 
   Workplace place_;
+  int records_;
   int input_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   Process process_;
   std::map<int, pid_t> ranks_;
@@ -113,8 +118,9 @@ TEST_P(WatchdogOfRank, KilledOneEndsTheJobAtOnce) {
 }
 
 TEST_P(WatchdogOfRank, StoppedOneIsNamed) {
-  Job job;
+  Job job(20'000);  // more than it comes to
   job.wait_for_work();
+  std::this_thread::sleep_for(3 * comm::kBeatInterval);  // heartbeats have told of it
   const auto start = std::chrono::steady_clock::now();
   job.signal(GetParam(), SIGSTOP);
   const Finished finished = job.wait();

@@ -173,7 +173,7 @@ def test_signal(cluster, job):
     cluster.ask("scancel", "--signal=USR1", "--batch", number)
     cluster.await_restart(number, 1)
     cluster.check_completed(number)
-    check("penstock: requeued" in cluster.log(number), "the script says so", cluster.log(number))
+    check("records are finished: requeueing" in cluster.log(number), "the script says so", cluster.log(number))
     job.check_answers()
 
 

@@ -4,15 +4,22 @@
 
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 
+#include "comm/call_deadline.hpp"
 #include "comm/error.hpp"
 #include "comm/topology.hpp"
 
 namespace penstock::comm {
 namespace {
+
+// MPI waits for all ranks at its start, which takes its time where there are thousands, and at its
+// end, when all of them have said farewell already.
+constexpr std::chrono::minutes kStartTime{10};
+constexpr std::chrono::minutes kEndTime{1};
 
 std::vector<std::string> gather_hosts(const std::string& host, int size, MPI_Comm communicator) {
   std::array<char, 256> mine{};
@@ -51,7 +58,10 @@ World::World(int* argc, char*** argv) : exceptions_(std::uncaught_exceptions()) 
   PENSTOCK_MPI(MPI_Initialized(&initialized));
   if (initialized != 0) throw CommError("MPI is initialized already: a process has one World");
   int provided = MPI_THREAD_SINGLE;
-  PENSTOCK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+  {
+    const CallDeadline deadline("MPI_Init (host " + host_name() + ")", kStartTime);
+    PENSTOCK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+  }
   if (provided < MPI_THREAD_FUNNELED) {
     MPI_Finalize();
     throw CommError(
@@ -77,6 +87,8 @@ World::World(int* argc, char*** argv) : exceptions_(std::uncaught_exceptions()) 
 World::~World() {
   // Finalize waits for peers, which may wait for this rank.
   if (std::uncaught_exceptions() > exceptions_) MPI_Abort(communicator_, EXIT_FAILURE);
+  const CallDeadline deadline(fmt::format("MPI_Finalize (rank {}, host {})", rank_, host()),
+                              kEndTime);
   MPI_Comm_free(&communicator_);
   MPI_Finalize();
 }

@@ -56,6 +56,9 @@ class JournalWriter {
   void sync();
   // Write and sync now what is there, without waiting for it; never throws.
   void hurry() noexcept;
+  // Forgets what waits, since the file is another process's now; what the thread has taken may
+  // still be written. No other call may follow.
+  void abandon() noexcept;
 
  private:
   struct State;
@@ -106,10 +109,12 @@ struct MergeCounts {
 // are left out. Memory stays bounded (a table of offsets lives in a scratch file in
 // `scratch_folder`, windows of it in memory). FileError for a record without a row, and for a row
 // of a record that is not in the range. `on_rows`, if given, is called now and then with the number
-// of rows read and written so far, twice `end` - `first` or more in the end.
+// of rows read and written so far, twice `end` - `first` or more in the end; `before_commit` when
+// all is written but the rename: what it throws leaves `output` as it was.
 MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t first,
                            std::uint64_t end, const std::string& output,
                            const std::string& scratch_folder,
-                           const std::function<void(std::uint64_t rows)>& on_rows = {});
+                           const std::function<void(std::uint64_t rows)>& on_rows = {},
+                           const std::function<void()>& before_commit = {});
 
 }  // namespace penstock::io

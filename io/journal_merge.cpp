@@ -165,7 +165,8 @@ std::string names_of(const std::vector<std::string>& journals) {
 MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64_t first,
                            std::uint64_t end, const std::string& output,
                            const std::string& scratch_folder,
-                           const std::function<void(std::uint64_t rows)>& on_rows) {
+                           const std::function<void(std::uint64_t rows)>& on_rows,
+                           const std::function<void()>& before_commit) {
   if (end < first) {
     throw std::invalid_argument(fmt::format("a merge of the records {} to {}", first, end));
   }
@@ -201,6 +202,7 @@ MergeCounts merge_journals(const std::vector<std::string>& journals, std::uint64
     out.append("\n");
     counter.count();
   }
+  if (before_commit) before_commit();
   out.commit();
   return rows.counts;
 }

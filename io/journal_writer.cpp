@@ -302,6 +302,12 @@ void JournalWriter::sync() {
   throw FileError(state.path, "cannot be written");  // another thread has thrown the reason
 }
 
+void JournalWriter::abandon() noexcept {
+  const std::lock_guard lock(state_->mutex);
+  state_->waiting.clear();
+  state_->waiting_rows = 0;
+}
+
 void JournalWriter::hurry() noexcept {
   const std::lock_guard lock(state_->mutex);
   state_->urgent = true;

@@ -98,7 +98,7 @@ EarlierWork read_journal(const std::string& path, const RecordRange& range, std:
 
 }  // namespace
 
-GenerateJob::GenerateJob(const RunOptions& options, StopSignals& signals, Alive alive)
+GenerateJob::GenerateJob(const RunOptions& options, const StopSignals& signals, Alive alive)
     : options_(options),
       signals_(signals),
       alive_(std::move(alive)),
@@ -167,8 +167,6 @@ void GenerateJob::open_folder_and_input(const Alive& moved) {
       [this](std::string_view text) { tell(text); }, moved);
 }
 
-GenerateJob::~GenerateJob() { signals_.on_request({}); }
-
 void GenerateJob::go_on() {
   folder_->begin();
   manifest_["index_xxh3"] = input_->index_hash();
@@ -186,7 +184,6 @@ void GenerateJob::begin(const StageSetup& setup) {
   manifest_["numeric_class"] = numeric_class(setup);
   if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
   stay_alive(alive_, [this](const Alive&) { go_on(); });
-  signals_.on_request([this](StopRequest) { journal_->hurry(); });
   stages_ = setup.reports;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
   if (!options_.quiet) {
@@ -210,6 +207,7 @@ void GenerateJob::loading(std::uint64_t done, std::uint64_t total) {
 
 Pace GenerateJob::pace(const std::function<double()>& needed_seconds) {
   if (folder_->lost()) {
+    journal_->abandon();
     throw io::FileError(folder_->path(),
                         "was taken over by another job while this one was stopped; it writes "
                         "nothing more");
@@ -314,10 +312,10 @@ int GenerateJob::merge(const Alive& moved) {
         "was made by somebody else while the job ran; move it away and run the same "
         "command again");
   }
-  folder_->check_lock();
   const RecordRange range = input_->description().range;
-  io::merge_journals({journal()}, range.first, range.end, options_.output, folder_->path(),
-                     [&moved](std::uint64_t) { moved(1); });
+  io::merge_journals(
+      {journal()}, range.first, range.end, options_.output, folder_->path(),
+      [&moved](std::uint64_t) { moved(1); }, [this] { folder_->check_lock(); });
   const bool failed = counts().failed > 0;
   folder_->write_state(failed ? JobState::errors : JobState::done, counts());
   return failed ? 2 : 0;
@@ -343,7 +341,6 @@ int GenerateJob::say_what_is_left(Ledger::Time now) {
 }
 
 void GenerateJob::fail(bool restart_helps) noexcept {
-  signals_.on_request({});
   if (!journal_ || !workload_ || folder_->lost()) return;
   // The first cause is what the user needs to hear. A full disk may still take the small file.
   try {

@@ -28,10 +28,7 @@ class GenerateJob {
  public:
   // Throws UsageError and io::FileError for what is wrong with the files, and for a job in O.job
   // that has other parameters. `options` and `signals` must outlive the job.
-  GenerateJob(const RunOptions& options, StopSignals& signals, Alive alive);
-  ~GenerateJob();
-  GenerateJob(const GenerateJob&) = delete;
-  GenerateJob& operator=(const GenerateJob&) = delete;
+  GenerateJob(const RunOptions& options, const StopSignals& signals, Alive alive);
 
   // All records were answered by earlier runs: no stage is needed to conclude().
   bool is_complete() const { return !before_.is_null() && finished_.size() == records(); }
@@ -44,6 +41,8 @@ class GenerateJob {
   // that of the runs before.
   void begin(const StageSetup& setup);
   Workload& workload() { return *workload_; }
+  // Has what is finished written at once; any thread, after begin().
+  void hurry() noexcept { journal_->hurry(); }
 
   // Puts everything on disk; if all records have their rows, merges them into the output. Returns
   // the exit code.
@@ -54,8 +53,6 @@ class GenerateJob {
   // The run ends by an exception; what is finished goes to the disk, as well as that allows. The
   // state says `broken` unless `restart_helps`.
   void fail(bool restart_helps) noexcept;
-
-  const std::string& folder() const { return folder_->path(); }
 
  private:
   void open_folder_and_input(const Alive& moved);
@@ -81,7 +78,7 @@ class GenerateJob {
   void print_failures() const;
 
   const RunOptions& options_;
-  StopSignals& signals_;
+  const StopSignals& signals_;
   Alive alive_;
   ProgressMode progress_mode_;
   std::optional<io::CheckpointReader> checkpoint_;  // until the stage takes it

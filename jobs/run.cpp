@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
 
 #include "comm/error.hpp"
 #include "jobs/generate_job.hpp"
@@ -33,17 +37,58 @@ int or_fail(GenerateJob& job, const std::function<int()>& work) {
   }
 }
 
-// The pipeline at work. What happened last is written down if it fails.
-template <class Work>
-auto recorded(const comm::Endpoint& endpoint, const RunOptions& options, const Work& work) {
-  const int member = endpoint.control->member();
-  FlightRecorder recorder(fmt::format("stage {}, {}", member, endpoint.control->describe(member)));
-  try {
-    return work(recorder);
-  } catch (...) {
-    recorder.write(fmt::format("{}.job/flight-{:04}.log", options.output, member));
-    throw;
+// What a stage did last, in the job's folder: written when an exception ends its scope, and when
+// the process is told to end, as the ranks of a launcher are when one of them has died. Such a log
+// of this or an earlier run goes when the stage ends well.
+class FlightLog {
+ public:
+  // `signals`: null for a stage that does not listen. `hurry` is called for each request.
+  FlightLog(const comm::Endpoint& endpoint, const RunOptions& options, StopSignals* signals,
+            std::function<void()> hurry)
+      : path_(fmt::format("{}.job/flight-{:04}.log", options.output, endpoint.control->member())),
+        recorder_(fmt::format("stage {}, {}", endpoint.control->member(),
+                              endpoint.control->describe(endpoint.control->member()))),
+        signals_(signals),
+        exceptions_(std::uncaught_exceptions()) {
+    if (signals_ == nullptr) return;
+    signals_->on_request([this, hurry = std::move(hurry)](StopRequest request) {
+      if (hurry) hurry();
+      if (request >= StopRequest::terminate) recorder_.write(path_);
+    });
   }
+  ~FlightLog() {
+    if (signals_ != nullptr) signals_->on_request({});
+    if (std::uncaught_exceptions() > exceptions_) {
+      recorder_.write(path_);
+    } else {
+      std::error_code error;  // there is none, as a rule
+      std::filesystem::remove(path_, error);
+    }
+  }
+  FlightLog(const FlightLog&) = delete;
+  FlightLog& operator=(const FlightLog&) = delete;
+
+  FlightRecorder* recorder() { return &recorder_; }
+
+ private:
+  std::string path_;
+  FlightRecorder recorder_;
+  StopSignals* signals_;
+  int exceptions_;  // under way when this object was made
+};
+
+PipelineTotals drive(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
+                     StopSignals& signals, GenerateJob& job) {
+  FlightLog log(endpoint, options, &signals, [&job] { job.hurry(); });
+  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, job.workload(),
+                    log.recorder());
+}
+
+void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
+          StopSignals& signals, bool is_own_process) {
+  FlightLog log(endpoint, options, is_own_process ? &signals : nullptr, {});
+  run_stage(endpoint, *setup.stage, setup.options, log.recorder(),
+            [&signals] { return signals.request(); });
 }
 
 int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
@@ -68,19 +113,12 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     if (is_driver) job->begin(setup);
   });
   signals.take_end_signals();
-  if (!is_driver) {
-    recorded(endpoint, options, [&](FlightRecorder& recorder) {
-      run_stage(endpoint, *setup.stage, setup.options, &recorder,
-                [&signals] { return signals.request(); });
-    });
-    return 0;
+  if (is_driver) {
+    return or_fail(*job,
+                   [&] { return job->finish(drive(endpoint, setup, options, signals, *job)); });
   }
-  return or_fail(*job, [&] {
-    return job->finish(recorded(endpoint, options, [&](FlightRecorder& recorder) {
-      return run_driver(endpoint, *setup.stage, setup.options, setup.cost, job->workload(),
-                        &recorder);
-    }));
-  });
+  obey(endpoint, setup, options, signals, layout.link != LinkKind::local);
+  return 0;
 }
 
 }  // namespace

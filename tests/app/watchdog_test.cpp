@@ -114,6 +114,10 @@ TEST_P(WatchdogOfRank, KilledOneEndsTheJobAtOnce) {
   EXPECT_NE(finished.code, 0) << finished;
   EXPECT_LT(std::chrono::steady_clock::now() - start, kMargin);
   EXPECT_THAT(finished.err, HasSubstr("rank " + std::to_string(GetParam())));  // says mpirun
+  for (int rank = 0; rank < kRanks; ++rank) {
+    if (rank == GetParam()) continue;  // had no time to say anything
+    EXPECT_THAT(job.flight_log(rank), HasSubstr("stage " + std::to_string(rank)));
+  }
   EXPECT_THAT(job.state(), HasSubstr("running"));
 }
 

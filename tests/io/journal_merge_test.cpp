@@ -87,6 +87,18 @@ TEST_F(JournalMergeTest, PartialRowsAndDamagedLinesAreLeftOut) {
   EXPECT_EQ(content("out"), row_of(0) + "\n" + row_of(1) + "\n");
 }
 
+// The last look before the output is replaced.
+TEST_F(JournalMergeTest, WhatForbidsTheCommitLeavesTheOutput) {
+  write_rows("a", {0});
+  write("out", "before");
+  EXPECT_THROW(merge_journals({path("a")}, 0, 1, path("out"), path(""), {},
+                              [] { throw FileError("lock", "is lost"); }),
+               FileError);
+  EXPECT_EQ(content("out"), "before");
+  const auto files = std::filesystem::directory_iterator(path(""));
+  EXPECT_EQ(std::distance(begin(files), end(files)), 2) << "something is left behind";
+}
+
 TEST_F(JournalMergeTest, Errors) {
   write_rows("a", {0, 1, 3});
   write_rows("b", {4});

@@ -192,6 +192,17 @@ TEST_F(JournalWriterTest, WritesAfterSoManyRows) {
   EXPECT_TRUE(comes_true([&] { return syncs_made > syncs; }));
 }
 
+TEST_F(JournalWriterTest, AbandonedRowsAreNotWritten) {
+  {
+    JournalWriter writer(path("j"), {std::chrono::hours(1)});
+    writer.append(0, row_of(0));
+    writer.sync();
+    writer.append(1, row_of(1));
+    writer.abandon();
+  }
+  EXPECT_EQ(content("j"), line_of(0));
+}
+
 TEST_F(JournalWriterTest, HurriesWhenAsked) {
   JournalWriter writer(path("j"), only_when_asked());
   writer.hurry();

@@ -85,5 +85,39 @@ TEST_F(Scripts, SlurmScriptStartsTheJobBySrun) {
   }
 }
 
+// By itself, as Slurm runs it when the array has ended.
+TEST_F(Scripts, MergeJoinsOnlyPartsThatBelongTogether) {
+  const std::string output = workplace_ / "out.jsonl";
+  const auto run_part = [&](const std::string& part, const std::string& tokens) {
+    const std::string input = workplace_.write("in.txt", "Mr. Darcy\nElizabeth\nJane\n");
+    const Finished run =
+        penstock({"run", kEmbeddedModel, "--input", input, "--part", part + "/2", "--output",
+                  output + ".part-" + part + "-of-2", "--max-tokens", tokens, "--fresh"});
+    EXPECT_EQ(run.code, 0) << run;
+  };
+  const auto merge = [&](const Arguments& more = {}) {
+    return run_script(Arguments{"OUTPUT=" + output, "SLURM_JOB_ID=7"} + more, {},
+                      "slurm/merge.sbatch");
+  };
+  for (const char* no_number : {"0", "abc", "-2"}) {
+    const Finished refused = merge({std::string("PARTS=") + no_number});
+    EXPECT_EQ(refused.code, 1) << refused;
+    EXPECT_THAT(refused.err, HasSubstr("is no number of parts"));
+  }
+  run_part("1", "2");
+  const Finished missing = merge();
+  EXPECT_EQ(missing.code, 1) << missing;
+  EXPECT_THAT(missing.err, HasSubstr("PARTS=2 sbatch --array=2 "));
+  run_part("2", "3");
+  const Finished differ = merge();
+  EXPECT_EQ(differ.code, 1) << differ;
+  EXPECT_THAT(differ.err, HasSubstr("different parameters"));
+  EXPECT_FALSE(std::filesystem::exists(output));
+  run_part("2", "2");
+  const Finished joined = merge();
+  EXPECT_EQ(joined.code, 0) << joined;
+  EXPECT_EQ(read_rows(output).size(), 3U);
+}
+
 }  // namespace
 }  // namespace penstock::tests

@@ -69,7 +69,7 @@ class BadWeather : public testing::Test {
     EXPECT_THAT(run.errors(), ElementsAre(HasSubstr(named))) << run;
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string input_ = workplace_ / "input.jsonl";
   std::string output_ = workplace_ / "output.jsonl";
 };

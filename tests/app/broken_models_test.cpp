@@ -44,7 +44,7 @@ class Source {
     return raw(std::uint64_t{text.size()}) + text + std::string(data_bytes, '\0');
   }
 
-  std::string write(const Workplace& workplace, const std::string& name) const {
+  std::string write(const TemporaryFolder& workplace, const std::string& name) const {
     workplace.write(name + "/config.json", config.dump());
     workplace.write(name + "/tokenizer.json", tokenizer);
     workplace.write(name + "/model.safetensors", weights());
@@ -111,7 +111,7 @@ class BrokenModels : public testing::Test {
     EXPECT_FALSE(std::filesystem::exists(output + ".job"));
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
 };
 
 TEST_F(BrokenModels, TheSourceItselfConverts) {

@@ -35,7 +35,7 @@ std::vector<std::uint64_t> printed_reads(const std::string& text, std::uint64_t 
 }
 
 TEST(BytesRead, AddUpToTheCheckpointOnAnyNumberOfRanks) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   const std::uint64_t file_bytes = std::filesystem::file_size(kEmbeddedModel);
   for (const int ranks : {1, 2, 3, 4}) {
@@ -67,7 +67,7 @@ TEST(BytesRead, OfTheWholeFileOnFourRanksAreLittleMoreThanItsSize) {
   if (std::string_view(PENSTOCK_TEST_SANITIZER).size() > 0) {
     GTEST_SKIP() << "a sanitizer must be the first library loaded";
   }
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   json config = tiny_llama_config(8);
   config["hidden_size"] = 512;
   config["intermediate_size"] = 2048;
@@ -95,7 +95,7 @@ TEST(BytesRead, OfTheWholeFileOnFourRanksAreLittleMoreThanItsSize) {
 }
 
 TEST(BytesRead, ArePrintedOnlyWhenAskedFor) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   const Arguments arguments = {
       "run", kEmbeddedModel, "--input", input,    "--output", workplace / "out", "--max-tokens",

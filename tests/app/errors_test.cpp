@@ -33,7 +33,7 @@ class Errors : public testing::Test {
     EXPECT_FALSE(std::filesystem::exists(output_ + ".job"));
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string input_ = workplace_.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   std::string output_ = workplace_ / "output.jsonl";
 };

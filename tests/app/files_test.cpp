@@ -34,7 +34,7 @@ TEST(Streams, StandardOutputThatIsFull) {
 }
 
 TEST(Streams, TokenizeOfAFolder) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string folder = workplace / "";
   expect_refused(penstock({"tokenize", kEmbeddedModel, "--input", folder}), folder);
   expect_refused(
@@ -54,7 +54,7 @@ TEST(Streams, DecodeOfIdsThatAreNoTokens) {
 }
 
 TEST(Destinations, AreReplacedOnlyByForce) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string config = workplace.write("config.json", tiny_llama_config(2).dump());
   const std::string path = workplace.write("model.h5", "precious");
   const std::string folder = workplace / "hf";
@@ -70,7 +70,7 @@ TEST(Destinations, AreReplacedOnlyByForce) {
 }
 
 TEST(Destinations, ThatAreLinksStayLinks) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   fs::create_directory(workplace / "scratch");
   const std::string config = workplace.write("config.json", tiny_llama_config(2).dump());
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
@@ -99,7 +99,7 @@ TEST(Destinations, ThatAreLinksStayLinks) {
 }
 
 TEST(Ranks, CommandsOfOneProcessRefuseMore) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string path = workplace / "model.h5";
   for (const Arguments& command :
        {Arguments{"inspect", kEmbeddedModel}, Arguments{"tokenize", kEmbeddedModel},

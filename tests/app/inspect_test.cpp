@@ -32,7 +32,7 @@ TEST(Inspect, JsonParsesAndDescribesTheModel) {
 }
 
 TEST(Inspect, VerifyNamesTensorAndBlockOfAFlippedByte) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const json description = json::parse(penstock({"inspect", kEmbeddedModel, "--json"}).out);
   const Finished whole = penstock({"inspect", kEmbeddedModel, "--verify", "--json"});
   EXPECT_EQ(whole.code, 0) << whole;

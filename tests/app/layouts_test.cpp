@@ -86,7 +86,7 @@ class Layouts : public testing::Test {
     return read_bytes(output);
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string input_;
   std::uint64_t evictions_ = 0;  // of the last run
   int runs_ = 0;

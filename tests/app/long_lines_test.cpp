@@ -16,7 +16,7 @@ using testing::HasSubstr;
 
 // 65 MiB between two records; the input is a hole there.
 TEST(LongLines, GetAnErrorRow) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", "{\"prompt\": \"Mr. Darcy\"}\n");
   std::filesystem::resize_file(input, std::filesystem::file_size(input) + (65u << 20));
   std::ofstream(input, std::ios::app) << "\n{\"prompt\": \"Her mother\"}\n";

@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-std::vector<json> answers(const Workplace& workplace, const std::string& model,
+std::vector<json> answers(const TemporaryFolder& workplace, const std::string& model,
                           const std::string& records, int code, const Arguments& options = {}) {
   const std::string output = workplace / "out";
   const Finished run =
@@ -23,7 +23,7 @@ std::vector<json> answers(const Workplace& workplace, const std::string& model,
 }
 
 TEST(Messages, AreChatMlForTheEmbeddedModel) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const json messages = {
       {"messages", json::array({{{"role", "system"}, {"content", "Be kind."}},
                                 {{"role", "user"}, {"content", "Who is Mr. Darcy?"}}})},
@@ -46,7 +46,7 @@ TEST(Messages, AreChatMlForTheEmbeddedModel) {
 }
 
 TEST(Messages, AreErrorRowsWhereTheTemplateIsUnknown) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   // A Hugging Face folder's tokenizer with a template that nobody knows.
   const std::string records = R"({"id": 1, "messages": [{"role": "user", "content": "Who?"}]})"
                               "\n"

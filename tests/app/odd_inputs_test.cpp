@@ -28,7 +28,7 @@ class OddInputs : public testing::Test {
   std::vector<json> rows() const { return read_rows(output_); }
   std::string reason(std::size_t row) const { return rows().at(row).at("error").at("message"); }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string output_ = workplace_ / "output.jsonl";
 };
 

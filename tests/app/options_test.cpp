@@ -127,7 +127,7 @@ TEST(Options, VersionAndUnknownCommand) {
 }
 
 TEST(Options, CommandLineWinsOverTheConfigFile) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   const std::string output = workplace / "out";
   const std::string config = workplace.write(
@@ -154,7 +154,7 @@ TEST(Options, CommandLineWinsOverTheConfigFile) {
 }
 
 TEST(Options, MistakesInTheConfigFileAreNamed) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   for (const auto& [text, named] :
        std::vector<std::pair<std::string, std::string>>{{"nonsense = 1\n", "nonsense"},
@@ -175,7 +175,7 @@ TEST(Options, MistakesInTheConfigFileAreNamed) {
 }
 
 TEST(Options, SwitchesInTheConfigFileAreTrueOrFalse) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string input = workplace.write("input.jsonl", R"({"prompt": "Mr. Darcy"})");
   const std::string output = workplace / "out";
   const auto run = [&](const std::string& settings, const Arguments& options = {}) {
@@ -210,7 +210,7 @@ TEST(Options, SwitchesInTheConfigFileAreTrueOrFalse) {
 }
 
 TEST(Options, ConfigFileThatIsAFolder) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const Finished finished = penstock({"inspect", kEmbeddedModel, "--config", workplace / ""});
   EXPECT_EQ(finished.code, 1) << finished;
   EXPECT_THAT(finished.errors(), testing::ElementsAre(HasSubstr("--config file cannot be read")));

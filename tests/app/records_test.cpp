@@ -37,7 +37,7 @@ class Records : public testing::Test {
     return count;
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string output_ = workplace_ / "output.jsonl";
 };
 

@@ -44,7 +44,7 @@ class StageDir : public testing::Test {
     return paths;
   }
   // The folder is made by the program.
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string input_ = workplace_.write("input.jsonl", R"({"prompt": "Mr. Darcy"})"
                                                        "\n"
                                                        R"({"prompt": "Elizabeth", "seed": 3})");

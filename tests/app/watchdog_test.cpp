@@ -96,7 +96,7 @@ class Job {
     }
   }
 
-  Workplace place_;
+  TemporaryFolder place_;
   int records_;
   int input_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   Process process_;

@@ -13,34 +13,13 @@
 #include <vector>
 
 #include "io/error.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 // What the tests of foreign model formats share: a folder for files, files made by hand, and
 // Python for those made by the formats' own libraries.
 namespace penstock::io::testing {
 
-// A new folder that is removed with all its files at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    path_ = ::testing::TempDir() + "penstock-io-XXXXXX";
-    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
-
-  std::string write(std::string_view name, std::string_view bytes) const {
-    const std::string file = *this / name;
-    std::ofstream(file, std::ios::binary).write(bytes.data(), std::ssize(bytes));
-    return file;
-  }
-
- private:
-  std::string path_;
-};
+using tests::TemporaryFolder;
 
 template <typename T>
 std::string bytes_of(T value) {

@@ -19,8 +19,8 @@ namespace penstock::jobs {
 namespace {
 
 using namespace std::chrono_literals;
-using support::FakeCommands;
-using support::Variable;
+using tests::FakeCommands;
+using tests::Variable;
 
 constexpr std::chrono::milliseconds kLong = 60s;
 
@@ -66,8 +66,8 @@ bool is_running(int process) {
 }
 
 TEST(Command, ThatDoesNotEndIsKilledWithWhatItStarted) {
-  const support::TemporaryFolder folder;
-  const std::string script = "sleep 1000 & echo $! > " + folder.file("child") + "; wait";
+  const tests::TemporaryFolder folder;
+  const std::string script = "sleep 1000 & echo $! > " + (folder / "child") + "; wait";
   const auto start = std::chrono::steady_clock::now();
   EXPECT_FALSE(run_command({"sh", "-c", script}, 2s));
   EXPECT_LT(std::chrono::steady_clock::now() - start, 500s);

@@ -21,7 +21,7 @@ std::string skipped(const std::string& name, const std::string& reason) {
 }
 
 Finished count(const std::string& cases, const Arguments& options = {}) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const std::string file = workplace / "results.xml";
   if (!cases.empty()) {
     workplace.write("results.xml", "<testsuite>" + cases + "</testsuite>");

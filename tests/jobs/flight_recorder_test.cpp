@@ -15,7 +15,7 @@ using testing::ContainsRegex;
 using testing::HasSubstr;
 
 std::vector<std::string> written(const FlightRecorder& recorder) {
-  const tests::Workplace workplace;
+  const tests::TemporaryFolder workplace;
   const std::string path = workplace / "flight-0003.log";
   recorder.write(path);
   return tests::lines_of(tests::read_bytes(path));
@@ -72,7 +72,7 @@ TEST(FlightRecorder, APlaceThatCannotBeWrittenIsNoFailure) {
   FlightRecorder recorder("stage 0");
   recorder.note(FlightEvent::signal, 0, 0, 1);
   recorder.write("/no/such/folder/flight-0000.log");
-  const tests::Workplace workplace;
+  const tests::TemporaryFolder workplace;
   recorder.write(workplace / "");
 }
 

@@ -16,10 +16,10 @@ using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 using std::chrono::system_clock;
-using support::FakeCommands;
-using support::Variable;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
+using tests::FakeCommands;
+using tests::Variable;
 
 struct Spelling {
   std::string text;

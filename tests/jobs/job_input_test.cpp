@@ -43,11 +43,11 @@ class StandardInput {
 class JobInputTest : public testing::Test {
  protected:
   JobInputTest() {
-    options_.path = here_.file("in.txt");
+    options_.path = (here_ / "in.txt");
     here_.write("in.txt", "zero\none\n\ntwo\nthree\nfour\n");
   }
 
-  std::string in_folder(const std::string& name) const { return here_.file("out.job/" + name); }
+  std::string in_folder(const std::string& name) const { return (here_ / "out.job/" + name); }
   static std::string bytes(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -62,7 +62,7 @@ class JobInputTest : public testing::Test {
     std::string told;
   };
   Run run() {
-    JobFolder folder(here_.file("out"), false, {});
+    JobFolder folder((here_ / "out"), false, {});
     json before;
     if (folder.resumes()) before = folder.read_json("manifest.json");
     Run result;
@@ -92,7 +92,7 @@ class JobInputTest : public testing::Test {
     fs::last_write_time(path, fs::last_write_time(path) + by);
   }
 
-  const support::TemporaryFolder here_;
+  const tests::TemporaryFolder here_;
   InputOptions options_;
   int alive_ = 0;
 };
@@ -178,7 +178,7 @@ TEST_F(JobInputTest, TheMiddleIsComparedWhereTheTimeDiffersOrTheUserAsks) {
 }
 
 TEST_F(JobInputTest, AChangeWhileTheJobRuns) {
-  JobFolder folder(here_.file("out"), false, {});
+  JobFolder folder((here_ / "out"), false, {});
   const JobInput input(options_, folder, nullptr, {}, [](std::uint64_t) {});
   input.check_unchanged();
   here_.write("in.txt", "zero\none\n");
@@ -193,7 +193,7 @@ TEST_F(JobInputTest, PartsAreSharesOfAllRecords) {
     std::string content;
     for (std::size_t i = 0; i < records; ++i) content += "a\n";
     here_.write("in.txt", content);
-    JobFolder folder(here_.file("out"), false, {});
+    JobFolder folder((here_ / "out"), false, {});
     for (const std::uint32_t parts : {1U, 2U, 3U, 7U, 64U, 100U, UINT32_MAX}) {
       SCOPED_TRACE(testing::Message() << records << " records, " << parts << " parts");
       options_.parts = parts;
@@ -249,14 +249,14 @@ TEST_F(JobInputTest, ANewLimitIsToldThoughTheIndexIsThere) {
 TEST_F(JobInputTest, StandardInputIsCopiedOnce) {
   options_.path = "-";
   {
-    const StandardInput in(here_.file("in.txt"));
+    const StandardInput in((here_ / "in.txt"));
     const Run first = run();
     EXPECT_EQ(first.lines, kLines);
     EXPECT_EQ(first.told, "");
   }
   EXPECT_EQ(bytes(in_folder("input")), here_.read("in.txt"));
   here_.write("other.txt", "something else\n");
-  const StandardInput in(here_.file("other.txt"));
+  const StandardInput in((here_ / "other.txt"));
   const Run second = run();
   EXPECT_EQ(second.lines, kLines);
   EXPECT_THAT(second.differences, IsEmpty());
@@ -266,17 +266,17 @@ TEST_F(JobInputTest, StandardInputIsCopiedOnce) {
 TEST_F(JobInputTest, ACopyThatIsGoneIsMadeAgain) {
   options_.path = "-";
   {
-    const StandardInput in(here_.file("in.txt"));
+    const StandardInput in((here_ / "in.txt"));
     run();
   }
   fs::remove(in_folder("input"));
   here_.write("other.txt", "something else\n");
   {
-    const StandardInput in(here_.file("other.txt"));
+    const StandardInput in((here_ / "other.txt"));
     EXPECT_THAT(run().differences, Contains(HasSubstr("the input's size")));
   }
   // What was wrong does not stay.
-  const StandardInput in(here_.file("in.txt"));
+  const StandardInput in((here_ / "in.txt"));
   const Run again = run();
   EXPECT_THAT(again.differences, IsEmpty());
   EXPECT_EQ(again.lines, kLines);
@@ -288,7 +288,7 @@ TEST_F(JobInputTest, HostileManifest) {
                            R"({"input": {"mtime_ns": "x", "whole_xxh3": 3}, "index_xxh3": ""})"}) {
     SCOPED_TRACE(text);
     const json before = json::parse(text);
-    JobFolder folder(here_.file("out"), false, {});
+    JobFolder folder((here_ / "out"), false, {});
     const JobInput input(options_, folder, &before, {}, [](std::uint64_t) {});
     EXPECT_EQ(input.records().size(), 5U);
   }

@@ -53,7 +53,7 @@ class JobLockTest : public testing::Test {
   }
   void write_lock(const std::string& bytes) const {
     folder_.write("other", bytes);
-    fs::rename(folder_.file("other"), folder_.file("lock"));
+    fs::rename((folder_ / "other"), (folder_ / "lock"));
   }
   std::uint64_t counter() const {
     const auto lock = parse_lock(folder_.read("lock"));
@@ -67,7 +67,7 @@ class JobLockTest : public testing::Test {
     EXPECT_TRUE(condition());
   }
 
-  const support::TemporaryFolder folder_;
+  const tests::TemporaryFolder folder_;
   std::vector<std::string> told_;
 };
 
@@ -178,7 +178,7 @@ TEST_F(JobLockTest, StrangerThatStandsStillIsStale) {
 
 TEST_F(JobLockTest, OldFileIsWatchedForARefreshAndAHalfOnly) {
   write_lock(to_text(stranger()));
-  fs::last_write_time(folder_.file("lock"), fs::file_time_type::clock::now() - 48h);
+  fs::last_write_time((folder_ / "lock"), fs::file_time_type::clock::now() - 48h);
   const auto start = std::chrono::steady_clock::now();
   const JobLock lock(folder_.path(), tell(), kNeverStale);
   EXPECT_GE(std::chrono::steady_clock::now() - start, kNeverStale.refresh * 3 / 2);
@@ -188,7 +188,7 @@ TEST_F(JobLockTest, OldFileIsWatchedForARefreshAndAHalfOnly) {
 TEST_F(JobLockTest, OldFileThatMovesIsRefusedAllTheSame) {
   const JobLock first(folder_.path(), {}, LockTiming{500ms, 24h, 5ms});
   // As after a clock that was set forward.
-  fs::last_write_time(folder_.file("lock"), fs::file_time_type::clock::now() - 48h);
+  fs::last_write_time((folder_ / "lock"), fs::file_time_type::clock::now() - 48h);
   EXPECT_THAT(
       [&] {
         JobLock(folder_.path(), {}, LockTiming{20s, 24h, 5ms});
@@ -243,7 +243,7 @@ TEST_F(JobLockTest, TheThreadNoticesThatItIsLost) {
 
 TEST_F(JobLockTest, RemovedIsLost) {
   const JobLock lock(folder_.path(), tell(), kQuick);
-  fs::remove(folder_.file("lock"));
+  fs::remove((folder_ / "lock"));
   wait_until([&] { return lock.lost(); });
   EXPECT_THAT(folder_.names(), IsEmpty());
 }
@@ -302,7 +302,7 @@ TEST_F(JobLockTest, OneOfManyNewcomersTakesAStaleLock) {
 }
 
 TEST_F(JobLockTest, NeedsAFolderThatCanBeWritten) {
-  EXPECT_THAT([&] { JobLock(folder_.file("absent"), {}); },
+  EXPECT_THAT([&] { JobLock((folder_ / "absent"), {}); },
               ThrowsMessage<io::FileError>(HasSubstr("absent")));
   EXPECT_THAT([&] { JobLock("/proc/self", {}); }, testing::Throws<io::FileError>());
 }

@@ -28,9 +28,9 @@ class LockFileTest : public testing::Test {
   // Another process' lock, put in the place of what is there in one step.
   void replace(const std::string& bytes) const {
     folder_.write("other", bytes);
-    fs::rename(folder_.file("other"), folder_.file("lock"));
+    fs::rename((folder_ / "other"), (folder_ / "lock"));
   }
-  const support::TemporaryFolder folder_;
+  const tests::TemporaryFolder folder_;
   const LockFile lock_{folder_.path()};
 };
 
@@ -64,8 +64,7 @@ TEST_F(LockFileTest, WritingNeverReachesTheFileOfAnother) {
 
 TEST_F(LockFileTest, WritingChangesItsTime) {
   ASSERT_TRUE(lock_.create("mine"));
-  fs::last_write_time(folder_.file("lock"),
-                      fs::file_time_type::clock::now() - std::chrono::hours(2));
+  fs::last_write_time((folder_ / "lock"), fs::file_time_type::clock::now() - std::chrono::hours(2));
   const auto before = lock_.read();
   EXPECT_GT(lock_.server_time_ns() - before->mtime_ns, 7'000'000'000'000);
   EXPECT_TRUE(lock_.update("mine", [](std::string_view) { return true; }));
@@ -78,7 +77,7 @@ TEST_F(LockFileTest, AnyTimeIsTaken) {
   ASSERT_TRUE(lock_.create("mine"));
   for (const std::int64_t seconds : {std::int64_t{-2'000'000'000}, std::int64_t{1} << 33}) {
     const timespec times[2] = {{seconds, 0}, {seconds, 0}};
-    ASSERT_EQ(utimensat(AT_FDCWD, folder_.file("lock").c_str(), times, 0), 0);
+    ASSERT_EQ(utimensat(AT_FDCWD, (folder_ / "lock").c_str(), times, 0), 0);
     EXPECT_GE(lock_.read()->mtime_ns, 0);
   }
 }
@@ -139,30 +138,30 @@ TEST_F(LockFileTest, FollowsTheUmask) {
   const mode_t before = umask(027);
   EXPECT_TRUE(lock_.create("mine"));
   umask(before);
-  EXPECT_EQ(fs::status(folder_.file("lock")).permissions(), fs::perms(0640));
+  EXPECT_EQ(fs::status((folder_ / "lock")).permissions(), fs::perms(0640));
 }
 
 TEST_F(LockFileTest, RefusesWhatIsNoFile) {
   const auto refused = ThrowsMessage<io::FileError>(
       AllOf(HasSubstr(folder_.path()), HasSubstr("is no regular file"), HasSubstr("remove it")));
   folder_.write("target", "text");
-  fs::create_symlink("target", folder_.file("lock"));
+  fs::create_symlink("target", (folder_ / "lock"));
   EXPECT_THAT([&] { lock_.read(); }, refused);
   EXPECT_THAT([&] { lock_.update("x", [](std::string_view) { return true; }); }, refused);
   EXPECT_EQ(folder_.read("target"), "text");
-  fs::remove(folder_.file("lock"));
-  fs::create_symlink("/nowhere", folder_.file("lock"));
+  fs::remove((folder_ / "lock"));
+  fs::create_symlink("/nowhere", (folder_ / "lock"));
   EXPECT_THAT([&] { lock_.read(); }, refused);
-  fs::remove(folder_.file("lock"));
-  fs::create_directory(folder_.file("lock"));
+  fs::remove((folder_ / "lock"));
+  fs::create_directory((folder_ / "lock"));
   EXPECT_THAT([&] { lock_.read(); }, refused);
-  fs::remove(folder_.file("lock"));
-  ASSERT_EQ(mkfifo(folder_.file("lock").c_str(), 0600), 0);
+  fs::remove((folder_ / "lock"));
+  ASSERT_EQ(mkfifo((folder_ / "lock").c_str(), 0600), 0);
   EXPECT_THAT([&] { lock_.read(); }, refused);  // and does not wait for a writer
 }
 
 TEST_F(LockFileTest, FolderMustBeThere) {
-  EXPECT_THAT([&] { LockFile(folder_.file("absent")); },
+  EXPECT_THAT([&] { LockFile((folder_ / "absent")); },
               ThrowsMessage<io::FileError>(
                   AllOf(HasSubstr("absent"), HasSubstr("No such file or directory"))));
   fs::remove(folder_.path());

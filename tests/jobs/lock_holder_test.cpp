@@ -17,10 +17,10 @@ namespace penstock::jobs {
 namespace {
 
 using namespace std::chrono_literals;
-using support::FakeCommands;
-using support::Variable;
 using testing::AllOf;
 using testing::HasSubstr;
+using tests::FakeCommands;
+using tests::Variable;
 
 bool operator==(const LockHolder& a, const LockHolder& b) {
   return to_text({a, "", 0}) == to_text({b, "", 0});

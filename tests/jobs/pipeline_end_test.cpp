@@ -39,12 +39,12 @@ Ending run(const std::string& fault, int stage, const std::string& folder) {
   return ending;
 }
 
-std::string flight_log(const tests::Workplace& folder, int rank) {
+std::string flight_log(const tests::TemporaryFolder& folder, int rank) {
   return tests::read_bytes(folder / ("flight-000" + std::to_string(rank) + ".log"));
 }
 
 TEST(PipelineEnd, WithoutFaultIsGood) {
-  const tests::Workplace folder;
+  const tests::TemporaryFolder folder;
   const Ending ending = run("none", 0, folder / "");
   EXPECT_EQ(ending.finished.code, 0) << ending.finished;
   EXPECT_EQ(ending.finished.out, "300 answers\n");
@@ -52,7 +52,7 @@ TEST(PipelineEnd, WithoutFaultIsGood) {
 
 TEST(PipelineEnd, WeightsMayComeSlowly) {
   for (const int stage : {0, 1}) {
-    const tests::Workplace folder;
+    const tests::TemporaryFolder folder;
     const Ending ending = run("load", stage, folder / "");
     EXPECT_EQ(ending.finished.code, 0) << ending.finished;
     EXPECT_EQ(ending.finished.out, "loaded after more than the watchdog's time\n");
@@ -61,7 +61,7 @@ TEST(PipelineEnd, WeightsMayComeSlowly) {
 
 TEST(PipelineEnd, AnExceptionInSetupEndsAllRanks) {
   for (int stage = 0; stage < kRanks; ++stage) {
-    const tests::Workplace folder;
+    const tests::TemporaryFolder folder;
     const Ending ending = run("setup", stage, folder / "");
     EXPECT_NE(ending.finished.code, 0);
     EXPECT_THAT(ending.finished.err,
@@ -73,7 +73,7 @@ TEST(PipelineEnd, AnExceptionInSetupEndsAllRanks) {
 
 TEST(PipelineEnd, AnExceptionAtWorkEndsAllRanks) {
   for (int stage = 0; stage < kRanks; ++stage) {
-    const tests::Workplace folder;
+    const tests::TemporaryFolder folder;
     const Ending ending = run("throw", stage, folder / "");
     EXPECT_NE(ending.finished.code, 0);
     EXPECT_THAT(ending.finished.err,
@@ -100,7 +100,7 @@ TEST(PipelineEnd, AnExceptionAtWorkEndsAllRanks) {
 
 TEST(PipelineEnd, ARankThatHangsIsNamedWithWhatItOwes) {
   for (const int stage : {1, 2}) {
-    const tests::Workplace folder;
+    const tests::TemporaryFolder folder;
     const Ending ending = run("stuck", stage, folder / "");
     EXPECT_NE(ending.finished.code, 0);
     EXPECT_THAT(
@@ -120,7 +120,7 @@ TEST(PipelineEnd, ARankThatHangsIsNamedWithWhatItOwes) {
 }
 
 TEST(PipelineEnd, ADriverThatHangsIsNamed) {
-  const tests::Workplace folder;
+  const tests::TemporaryFolder folder;
   const Ending ending = run("stuck", 0, folder / "");
   EXPECT_NE(ending.finished.code, 0);
   EXPECT_THAT(ending.finished.err,
@@ -130,7 +130,7 @@ TEST(PipelineEnd, ADriverThatHangsIsNamed) {
 }
 
 TEST(PipelineEnd, ARankThatStandsStillSaysSo) {
-  const tests::Workplace folder;
+  const tests::TemporaryFolder folder;
   const Ending ending = run("still", 1, folder / "");
   EXPECT_NE(ending.finished.code, 0);
   EXPECT_THAT(ending.finished.err,

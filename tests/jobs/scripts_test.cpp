@@ -33,7 +33,7 @@ class Scripts : public testing::Test {
                  arguments);
   }
 
-  Workplace workplace_;
+  TemporaryFolder workplace_;
   std::string prefix_ = workplace_ / "usr";
 };
 

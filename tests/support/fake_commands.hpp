@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-namespace penstock::support {
+namespace penstock::tests {
 
 // A variable of the environment for the length of a scope; without a value: it is not set.
 class Variable {
@@ -61,4 +61,4 @@ class FakeCommands {
   Variable path_;
 };
 
-}  // namespace penstock::support
+}  // namespace penstock::tests

@@ -21,6 +21,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/temporary_folder.hpp"
+
 // Starts the program as a user does, alone or by mpirun, and looks at what it leaves behind.
 namespace penstock::tests {
 
@@ -28,34 +30,6 @@ using Arguments = std::vector<std::string>;
 
 inline const std::string kEmbeddedModel =
     std::string(PENSTOCK_SOURCE_DIR) + "/jobs/embedded/austen-1m.h5";
-
-// A new folder that goes with all its files at the end.
-class Workplace {
- public:
-  Workplace() {
-    path_ = testing::TempDir() + "penstock-app-XXXXXX";
-    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~Workplace() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Workplace(const Workplace&) = delete;
-  Workplace& operator=(const Workplace&) = delete;
-
-  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
-
-  std::string write(std::string_view name, std::string_view bytes) const {
-    const std::string path = *this / name;
-    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-    std::ofstream(path, std::ios::binary)
-        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    return path;
-  }
-
- private:
-  std::string path_;
-};
 
 inline std::string read_bytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -174,7 +148,7 @@ class Process {
   }
 
  private:
-  const Workplace workplace_;
+  const TemporaryFolder workplace_;
   const std::string out_ = workplace_.write("out", "");
   const std::string err_ = workplace_.write("err", "");
   pid_t pid_ = 0;
@@ -185,7 +159,7 @@ class Process {
 // Runs a command with `input` as its standard input. One that takes longer than `limit` is ended.
 inline Finished start(const Arguments& command, const std::string& input = "",
                       std::chrono::seconds limit = std::chrono::seconds(120)) {
-  const Workplace workplace;
+  const TemporaryFolder workplace;
   const int in = ::open(workplace.write("in", input).c_str(), O_RDONLY | O_CLOEXEC);
   Process process(command, in);
   ::close(in);
@@ -229,7 +203,7 @@ inline nlohmann::json tiny_llama_config(int layers) {
 }
 
 // Makes a checkpoint of random weights from it.
-inline std::string synthesize(const Workplace& workplace, int layers) {
+inline std::string synthesize(const TemporaryFolder& workplace, int layers) {
   const std::string config = workplace.write("config-" + std::to_string(layers) + ".json",
                                              tiny_llama_config(layers).dump());
   const std::string path = workplace / ("synth-" + std::to_string(layers) + ".h5");

@@ -1,25 +1,24 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <string_view>
 
-namespace penstock::support {
+namespace penstock::tests {
 
-// A folder of one test of this process; it goes with the object.
+// A new folder that goes with all its files at the end.
 class TemporaryFolder {
  public:
-  TemporaryFolder()
-      : path_(std::filesystem::path(testing::TempDir()) /
-              ("penstock_" +
-               std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + "_" +
-               std::to_string(getpid()))) {
-    std::filesystem::create_directories(path_);
+  TemporaryFolder() {
+    path_ = testing::TempDir() + "penstock-XXXXXX";
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
   }
   ~TemporaryFolder() {
     std::error_code ignored;
@@ -28,14 +27,19 @@ class TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
-  std::string path() const { return path_.string(); }
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-  void write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(path_ / name, std::ios::binary) << bytes;
+  const std::string& path() const { return path_; }
+  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
+
+  // Returns the file's path; makes the folders that it lies in.
+  std::string write(std::string_view name, std::string_view bytes) const {
+    const std::string file = *this / name;
+    std::filesystem::create_directories(std::filesystem::path(file).parent_path());
+    std::ofstream(file, std::ios::binary).write(bytes.data(), std::ssize(bytes));
+    return file;
   }
-  std::string read(const std::string& name) const {
-    std::ifstream stream(path_ / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(stream), {}};
+  std::string read(std::string_view name) const {
+    std::ifstream file(*this / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
   }
   std::set<std::string> names() const {
     std::set<std::string> found;
@@ -46,7 +50,7 @@ class TemporaryFolder {
   }
 
  private:
-  std::filesystem::path path_;
+  std::string path_;
 };
 
-}  // namespace penstock::support
+}  // namespace penstock::tests

@@ -41,7 +41,7 @@ JobLock::JobLock(const std::string& folder, Tell tell, LockTiming timing)
     thread_ = std::thread([this] { keep(); });
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    file_.remove_if([this](std::string_view bytes) { return is_mine(bytes); });
+    release();
     throw;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -54,8 +54,13 @@ JobLock::~JobLock() {
   }
   wake_.notify_all();
   thread_.join();
+  release();
+}
+
+void JobLock::release() noexcept {
   try {
-    file_.remove_if([this](std::string_view bytes) { return is_mine(bytes); });
+    const std::optional<LockFile::Content> present = file_.read();
+    if (present && is_mine(present->bytes)) file_.remove(*present);
   } catch (const std::exception&) {
     // It is stale in a minute, or at once when this process has ended.
   }
@@ -71,13 +76,8 @@ void JobLock::acquire(const Tell& tell) {
   Tell once = [told = false, &tell](std::string_view text) mutable {
     if (!std::exchange(told, true) && tell) tell(text);
   };
-  bool took_over = false;
   for (;;) {
-    if (file_.create(bytes)) {
-      if (!took_over) return;
-      // Another newcomer that judged the same old lock may have put ours aside for a moment.
-      std::this_thread::sleep_for(timing_.poll);
-    }
+    if (file_.create(bytes)) return;
     const std::optional<LockFile::Content> seen = file_.read();
     if (!seen) {
       std::this_thread::sleep_for(timing_.poll);
@@ -85,8 +85,8 @@ void JobLock::acquire(const Tell& tell) {
     }
     if (is_mine(seen->bytes)) return;
     await_end_of(*seen, once);
-    file_.remove_if([&](std::string_view there) { return there == seen->bytes; });
-    took_over = true;
+    if (file_.replace(*seen, bytes)) return;
+    std::this_thread::sleep_for(timing_.poll);  // another newcomer is at it
   }
 }
 

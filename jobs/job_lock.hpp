@@ -52,6 +52,7 @@ class JobLock {
   void check() const;
 
  private:
+  void release() noexcept;
   using Tell = std::function<void(std::string_view)>;
 
   bool is_mine(std::string_view bytes) const;

@@ -16,6 +16,8 @@ namespace penstock::jobs {
 namespace {
 
 constexpr const char* kName = "lock";
+// A claim is held for some calls of the file system.
+constexpr std::int64_t kClaimTimeNs = 60'000'000'000;
 
 class Descriptor {
  public:
@@ -38,10 +40,9 @@ std::string temporary_name() {
   return fmt::format("{}.{:08x}.tmp", kName, random());
 }
 
-std::int64_t mtime_ns(const struct stat& status) {
+std::int64_t time_ns(const timespec& time) {
   // A file may be given any time; nanoseconds end in the year 2262.
-  const std::int64_t seconds = std::clamp<std::int64_t>(status.st_mtim.tv_sec, 0, 9'000'000'000);
-  return seconds * 1'000'000'000 + status.st_mtim.tv_nsec;
+  return std::clamp<std::int64_t>(time.tv_sec, 0, 9'000'000'000) * 1'000'000'000 + time.tv_nsec;
 }
 
 std::string read_bytes(int descriptor, const std::string& path) {
@@ -125,7 +126,7 @@ std::optional<LockFile::Content> LockFile::read() const {
   if (!file) return std::nullopt;
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) io::throw_errno(path, "look at");
-  return Content{read_bytes(file.get(), path), mtime_ns(status)};
+  return Content{read_bytes(file.get(), path), time_ns(status.st_mtim), status.st_ino};
 }
 
 bool LockFile::create(std::string_view bytes) const {
@@ -148,26 +149,68 @@ bool LockFile::update(std::string_view bytes,
   return true;
 }
 
-void LockFile::remove_if(const std::function<bool(std::string_view)>& condemned) const {
-  const std::optional<Content> seen = read();
-  if (!seen || !condemned(seen->bytes)) return;
-  const std::string name = temporary_name();
-  const std::string path = folder_path_ + "/" + name;
-  if (::renameat(folder_, kName, folder_, name.c_str()) != 0) {
-    if (errno == ENOENT || errno == ESTALE) return;
+class LockFile::Claim {
+ public:
+  Claim(const LockFile& lock, const Content& seen)
+      : folder_(lock.folder_), name_(fmt::format("{}.{}.claim", kName, seen.inode)) {
+    const std::string path = lock.folder_path_ + "/" + name_;
+    if (::linkat(folder_, kName, folder_, name_.c_str(), 0) != 0) {
+      if (errno == EEXIST) {
+        lock.remove_abandoned(name_);
+      } else if (errno != ENOENT && errno != ESTALE) {
+        io::throw_errno(path, "create (a hard link)");
+      }
+      return;
+    }
+    const Descriptor file(open_lock(folder_, name_.c_str(), O_RDONLY, path));
+    held_ = file && read_bytes(file.get(), path) == seen.bytes;
+    if (!held_) ::unlinkat(folder_, name_.c_str(), 0);
+  }
+  ~Claim() {
+    if (held_) ::unlinkat(folder_, name_.c_str(), 0);
+  }
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+  explicit operator bool() const { return held_; }
+
+ private:
+  int folder_;
+  std::string name_;
+  bool held_ = false;
+};
+
+bool LockFile::replace(const Content& seen, std::string_view bytes) const {
+  const Claim claim(*this, seen);
+  if (!claim) return false;
+  const Temporary made(folder_, bytes, folder_path_);
+  if (::renameat(folder_, made.name(), folder_, kName) != 0) {
+    io::throw_errno(folder_path_ + "/" + kName, "replace");
+  }
+  return true;
+}
+
+bool LockFile::remove(const Content& seen) const {
+  const Claim claim(*this, seen);
+  if (!claim) return false;
+  if (::unlinkat(folder_, kName, 0) != 0 && errno != ENOENT) {
     io::throw_errno(folder_path_ + "/" + kName, "remove");
   }
-  const Descriptor file(open_lock(folder_, name.c_str(), O_RDONLY, path));
-  if (file && !condemned(read_bytes(file.get(), path))) {
-    // If yet another process was quicker, its lock stays and the one put aside is lost.
-    ::linkat(folder_, name.c_str(), folder_, kName, 0);
+  return true;
+}
+
+// Making a name of a file sets its time of change; nothing else happens to one whose holder is
+// gone.
+void LockFile::remove_abandoned(const std::string& claim) const {
+  struct stat status {};
+  if (::fstatat(folder_, claim.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) return;
+  if (server_time_ns() - time_ns(status.st_ctim) > kClaimTimeNs) {
+    ::unlinkat(folder_, claim.c_str(), 0);
   }
-  ::unlinkat(folder_, name.c_str(), 0);
 }
 
 std::int64_t LockFile::server_time_ns() const {
   const Temporary probe(folder_, "", folder_path_);
-  return mtime_ns(probe.status());
+  return time_ns(probe.status().st_mtim);
 }
 
 }  // namespace penstock::jobs

@@ -21,6 +21,7 @@ class LockFile {
   struct Content {
     std::string bytes;          // at most kMaxBytes; longer ones are cut
     std::int64_t mtime_ns = 0;  // by the file server's clock
+    std::uint64_t inode = 0;
     bool operator==(const Content&) const = default;
   };
   static constexpr std::size_t kMaxBytes = 16384;
@@ -32,14 +33,19 @@ class LockFile {
   // Puts `bytes` over what it holds, in place, if `mine` is true of that. False: it was not, or
   // there is none.
   bool update(std::string_view bytes, const std::function<bool(std::string_view)>& mine) const;
-  // Removes it if `condemned` is true of what it holds. Between looking and removing, another
-  // process may have done the same and made a new one, so the file is renamed first, looked at
-  // again, and put back where it is another one.
-  void remove_if(const std::function<bool(std::string_view)>& condemned) const;
+  // Puts another in the place of the one that was `seen`, or takes that away. Of all who have seen
+  // the same one, only one is let: it makes a second name of the lock, `lock.INODE.claim`, looks
+  // through that name whether it is still the one, and acts. False: another is at it, or it is not
+  // there any more; look again. A claim that a killed process left is taken away after a minute.
+  bool replace(const Content& seen, std::string_view bytes) const;
+  bool remove(const Content& seen) const;
   // What a file written now has for its time: the file server's clock.
   std::int64_t server_time_ns() const;
 
  private:
+  class Claim;
+  void remove_abandoned(const std::string& claim) const;
+
   const std::string folder_path_;
   int folder_ = -1;
 };

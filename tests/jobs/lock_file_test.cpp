@@ -82,41 +82,41 @@ TEST_F(LockFileTest, AnyTimeIsTaken) {
   }
 }
 
-TEST_F(LockFileTest, IsRemovedIfCondemned) {
-  lock_.remove_if([](std::string_view) { return true; });  // there is none
+TEST_F(LockFileTest, TheOneThatWasSeenIsRemovedOrReplaced) {
+  EXPECT_FALSE(lock_.remove({"mine", 0, 7}));  // there is none
   ASSERT_TRUE(lock_.create("mine"));
-  lock_.remove_if([](std::string_view bytes) { return bytes == "yours"; });
+  LockFile::Content yours = *lock_.read();
+  yours.bytes = "yours";
+  EXPECT_FALSE(lock_.remove(yours));
+  EXPECT_FALSE(lock_.replace(yours, "new"));
   EXPECT_EQ(folder_.read("lock"), "mine");
-  lock_.remove_if([](std::string_view bytes) { return bytes == "mine"; });
+  EXPECT_TRUE(lock_.replace(*lock_.read(), "new"));
+  EXPECT_EQ(folder_.read("lock"), "new");
+  EXPECT_THAT(folder_.names(), ElementsAre("lock"));
+  EXPECT_TRUE(lock_.remove(*lock_.read()));
   EXPECT_THAT(folder_.names(), IsEmpty());
 }
 
-TEST_F(LockFileTest, ALockMadeBetweenLookingAndRemovingIsPutBack) {
+TEST_F(LockFileTest, ALockMadeAfterLookingStays) {
   ASSERT_TRUE(lock_.create("old"));
-  int looks = 0;
-  lock_.remove_if([&](std::string_view bytes) {
-    if (++looks > 1) return bytes == "old";
-    replace("new");
-    return true;
-  });
-  EXPECT_EQ(looks, 2);
+  const LockFile::Content seen = *lock_.read();
+  replace("new");
+  EXPECT_FALSE(lock_.replace(seen, "late"));
+  EXPECT_FALSE(lock_.remove(seen));
   EXPECT_EQ(folder_.read("lock"), "new");
   EXPECT_THAT(folder_.names(), ElementsAre("lock"));
 }
 
-TEST_F(LockFileTest, AThirdOneThatCameBeforeItCouldBePutBackStays) {
+// Whoever made the claim may be about to act on it.
+TEST_F(LockFileTest, OnlyOneActsOnTheSameLock) {
   ASSERT_TRUE(lock_.create("old"));
-  int looks = 0;
-  lock_.remove_if([&](std::string_view bytes) {
-    if (++looks > 1) {
-      EXPECT_TRUE(lock_.create("third"));
-      return bytes == "old";
-    }
-    replace("new");
-    return true;
-  });
-  EXPECT_EQ(folder_.read("lock"), "third");
-  EXPECT_THAT(folder_.names(), ElementsAre("lock"));
+  const LockFile::Content seen = *lock_.read();
+  const std::string claim = folder_ / ("lock." + std::to_string(seen.inode) + ".claim");
+  std::filesystem::create_hard_link(folder_ / "lock", claim);
+  EXPECT_FALSE(lock_.replace(seen, "second"));
+  EXPECT_FALSE(lock_.remove(seen));
+  EXPECT_EQ(folder_.read("lock"), "old");
+  EXPECT_TRUE(std::filesystem::exists(claim)) << "it is not a minute old";
 }
 
 TEST_F(LockFileTest, FolderMayBeRenamed) {
@@ -124,7 +124,7 @@ TEST_F(LockFileTest, FolderMayBeRenamed) {
   const std::string elsewhere = folder_.path() + "_renamed";
   fs::rename(folder_.path(), elsewhere);
   EXPECT_EQ(lock_.read()->bytes, "mine");
-  lock_.remove_if([](std::string_view) { return true; });
+  EXPECT_TRUE(lock_.remove(*lock_.read()));
   EXPECT_TRUE(fs::is_empty(elsewhere));
   fs::rename(elsewhere, folder_.path());
 }

@@ -30,7 +30,8 @@ std::vector<int> standing_still(const Control& control, const std::vector<int>& 
 
 void throw_missing(const Control& control, std::string_view what, const std::vector<int>& members,
                    std::chrono::milliseconds timeout) {
-  throw CommError(fmt::format("no {} from {} for {} s", what, describe_members(control, members),
+  throw CommError(fmt::format("{}: no word from {} for {} s", what,
+                              describe_members(control, members),
                               std::chrono::duration<double>(timeout).count()));
 }
 

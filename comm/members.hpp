@@ -17,7 +17,7 @@ std::string describe_members(const Control& control, const std::vector<int>& mem
 std::vector<int> standing_still(const Control& control, const std::vector<int>& members,
                                 const Lookout& lookout, std::chrono::milliseconds timeout);
 
-// Throws CommError "no WHAT from MEMBERS for 60 s".
+// Throws CommError "WHAT: no word from MEMBERS for 60 s".
 [[noreturn]] void throw_missing(const Control& control, std::string_view what,
                                 const std::vector<int>& members, std::chrono::milliseconds timeout);
 

@@ -43,10 +43,8 @@ class Hash {
 struct Status {
   std::uint64_t size_bytes = 0;
   std::int64_t mtime_ns = 0;
-  bool operator==(const Status&) const = default;
 };
 
-// By the name, not by the open file: a file that was put in its place meanwhile is seen as well.
 Status status_of(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) throw_errno(path, "look at");
@@ -58,36 +56,38 @@ Status status_of(const std::string& path) {
           static_cast<std::int64_t>(seconds * kSecond + nanoseconds)};
 }
 
+// Of bytes [begin, end). `on_bytes` gets the position.
+std::string hash_of(const File& file, std::uint64_t begin, std::uint64_t end,
+                    const std::function<void(std::uint64_t bytes)>& on_bytes = {}) {
+  Hash hash;
+  std::string buffer;
+  while (begin < end) {
+    buffer.resize(static_cast<std::size_t>(std::min(end - begin, kReadBytes)));
+    file.read_at(begin, std::as_writable_bytes(std::span(buffer)));
+    hash.add(buffer);
+    begin += buffer.size();
+    if (on_bytes) on_bytes(begin);
+  }
+  return hash.hex();
+}
+
 }  // namespace
 
-InputFingerprint fingerprint(const std::string& path, bool whole,
-                             const std::function<void(std::uint64_t bytes)>& on_bytes) {
+InputFingerprint fingerprint(const std::string& path) {
   const File file(path);
   const Status status = status_of(path);
   const std::uint64_t size = status.size_bytes;
-  std::uint64_t done = 0;
-  std::string buffer;
-  const auto hash_of = [&](std::uint64_t begin, std::uint64_t end) {
-    Hash hash;
-    while (begin < end) {
-      buffer.resize(static_cast<std::size_t>(std::min(end - begin, kReadBytes)));
-      file.read_at(begin, std::as_writable_bytes(std::span(buffer)));
-      hash.add(buffer);
-      begin += buffer.size();
-      done += buffer.size();
-      if (on_bytes) on_bytes(done);
-    }
-    return hash.hex();
-  };
-
   InputFingerprint result;
   result.size_bytes = size;
   result.mtime_ns = status.mtime_ns;
-  result.head_xxh3 = hash_of(0, std::min(size, kEndBytes));
-  result.tail_xxh3 = hash_of(size - std::min(size, kEndBytes), size);
-  if (whole) result.whole_xxh3 = hash_of(0, size);
-  if (status_of(path) != status) throw FileError(path, "changes while it is read");
+  result.head_xxh3 = hash_of(file, 0, std::min(size, kEndBytes));
+  result.tail_xxh3 = hash_of(file, size - std::min(size, kEndBytes), size);
   return result;
+}
+
+std::string hash_of_file(const std::string& path,
+                         const std::function<void(std::uint64_t bytes)>& on_bytes) {
+  return hash_of(File(path), 0, status_of(path).size_bytes, on_bytes);
 }
 
 }  // namespace penstock::io

@@ -13,14 +13,16 @@ struct InputFingerprint {
   std::int64_t mtime_ns = 0;  // last modification, since 1970; file systems may round it
   std::string head_xxh3;      // of the first 1 MiB, or of all that there is
   std::string tail_xxh3;      // of the last 1 MiB
-  std::string whole_xxh3;     // of all bytes; empty unless asked for
 
   bool operator==(const InputFingerprint&) const = default;
 };
 
-// Reads 2 MiB, or everything if `whole`. FileError, also where the file changes meanwhile.
-// `on_bytes`, if given, is called now and then with the bytes read so far.
-InputFingerprint fingerprint(const std::string& path, bool whole,
-                             const std::function<void(std::uint64_t bytes)>& on_bytes = {});
+// Reads 2 MiB at most. FileError.
+InputFingerprint fingerprint(const std::string& path);
+
+// Of all bytes of a file. FileError. `on_bytes`, if given, is called now and then with the bytes
+// read so far.
+std::string hash_of_file(const std::string& path,
+                         const std::function<void(std::uint64_t bytes)>& on_bytes = {});
 
 }  // namespace penstock::io

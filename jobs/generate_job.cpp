@@ -137,7 +137,6 @@ GenerateJob::GenerateJob(const RunOptions& options, const StopSignals& signals, 
   if (before != nullptr) {
     // Known only when the stages are loaded.
     manifest_["numeric_class"] = before_.value("numeric_class", nlohmann::json());
-    manifest_["index_xxh3"] = input_->index_hash();
     refuse_differences(*folder_, before_, manifest_);
     if (fs::exists(journal())) {
       earlier_ = read_journal(journal(), range, context_.vocab_size, finished_, alive_);
@@ -169,7 +168,6 @@ void GenerateJob::open_folder_and_input(const Alive& moved) {
 
 void GenerateJob::go_on() {
   folder_->begin();
-  manifest_["index_xxh3"] = input_->index_hash();
   folder_->write_json("manifest.json", manifest_);
   journal_.emplace(journal());
   workload_.emplace(

@@ -54,26 +54,22 @@ JobInput::JobInput(const InputOptions& options, const JobFolder& folder,
                             ? *options.format
                             : io::detect_format(file_, is_copy_ ? "standard input" : file_);
 
-  // The whole content is compared only where it may have changed: reading it takes its time.
-  io::InputFingerprint& fingerprint = description_.fingerprint;
-  fingerprint = io::fingerprint(file_, before == nullptr, progress());
-  if (before != nullptr) {
-    const nlohmann::json whole = member(before, "/input/whole_xxh3");
-    const bool same_time = member(before, "/input/mtime_ns") == fingerprint.mtime_ns;
-    fingerprint.whole_xxh3 = same_time && !options.verify && whole.is_string()
-                                 ? whole.get<std::string>()
-                                 : io::fingerprint(file_, true, progress()).whole_xxh3;
-  }
+  description_.fingerprint = io::fingerprint(file_);
 
+  // The index holds a hash of each line. One of an earlier run is used again, unless the content
+  // may have changed since: making it anew takes a pass over the input.
   std::string index = folder.file("index");
-  const bool may_fit = before != nullptr && fs::exists(index) &&
-                       member(before, "/input/limit") == options.limit &&
-                       member(before, "/input/size_bytes") == fingerprint.size_bytes;
-  if (may_fit) index_hash_ = io::fingerprint(index, true, progress()).whole_xxh3;
-  if (!may_fit || member(before, "/index_xxh3") != index_hash_) {
+  std::string& hash = description_.index_xxh3;
+  if (!options.verify && before != nullptr && fs::exists(index) &&
+      member(before, "/input/limit") == options.limit &&
+      member(before, "/input/mtime_ns") == description_.fingerprint.mtime_ns &&
+      member(before, "/input/size_bytes") == description_.fingerprint.size_bytes) {
+    hash = io::hash_of_file(index, progress());
+  }
+  if (hash.empty() || member(before, "/input/index_xxh3") != hash) {
     index = folder.new_file("index");
     io::build_index(file_, index, options.limit, progress());
-    index_hash_ = io::fingerprint(index, true, progress()).whole_xxh3;
+    hash = io::hash_of_file(index, progress());
   }
   description_.limit = options.limit;
   records_.emplace(file_, index);
@@ -85,7 +81,7 @@ void JobInput::check_unchanged() const {
   if (is_copy_) return;
   std::error_code error;
   if (!fs::exists(file_, error)) return;
-  const io::InputFingerprint now = io::fingerprint(file_, false);
+  const io::InputFingerprint now = io::fingerprint(file_);
   const io::InputFingerprint& then = description_.fingerprint;
   // The lines that were read are known to be the indexed ones, so a new time alone means nothing.
   if (now.size_bytes == then.size_bytes && now.head_xxh3 == then.head_xxh3 &&

@@ -34,8 +34,6 @@ class JobInput {
 
   const io::IndexedInput& records() const { return *records_; }
   const ManifestInput& description() const { return description_; }
-  // Of the index file, by which a later run knows that it is whole.
-  const std::string& index_hash() const { return index_hash_; }
 
   // Throws io::FileError if the file was written since. One that is gone was read through a
   // descriptor all the time, so that is well.
@@ -45,7 +43,6 @@ class JobInput {
   std::string file_;  // that is read: the input itself, or the copy of standard input
   bool is_copy_ = false;
   ManifestInput description_;
-  std::string index_hash_;
   std::optional<io::IndexedInput> records_;
 };
 

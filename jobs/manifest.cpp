@@ -40,8 +40,7 @@ std::string name_of(const std::string& pointer) {
   if (pointer == "/input/size_bytes") return "the input's size";
   if (pointer == "/input/head_xxh3") return "the input's beginning";
   if (pointer == "/input/tail_xxh3") return "the input's end";
-  if (pointer == "/input/whole_xxh3") return "the input's content";
-  if (pointer == "/index_xxh3") return "the input's lines";
+  if (pointer == "/input/index_xxh3") return "the input's lines";
   constexpr std::string_view kParameters = "/parameters/";
   if (!pointer.starts_with(kParameters)) return in_short(pointer.substr(1));
   std::string option = pointer.substr(kParameters.size());
@@ -50,10 +49,9 @@ std::string name_of(const std::string& pointer) {
   return in_short("--" + option);
 }
 
-bool is_compared(const std::string& pointer, const json& before, const json& now) {
+bool is_compared(const std::string& pointer) {
   static const std::set<std::string> kNever = {"/checkpoint/path", "/input/path", "/input/mtime_ns",
-                                               "/input/limit", "/index_xxh3"};
-  if (pointer == "/input/whole_xxh3") return before != "" && now != "";
+                                               "/input/limit"};
   return !kNever.contains(pointer);
 }
 
@@ -90,7 +88,7 @@ json to_manifest(const std::string& version, const std::string& checkpoint,
                            {"mtime_ns", input.fingerprint.mtime_ns},
                            {"head_xxh3", input.fingerprint.head_xxh3},
                            {"tail_xxh3", input.fingerprint.tail_xxh3},
-                           {"whole_xxh3", input.fingerprint.whole_xxh3}}},
+                           {"index_xxh3", input.index_xxh3}}},
                          {"parameters",
                           {{"temperature", sampling.temperature},
                            {"top_k", sampling.top_k},
@@ -123,7 +121,7 @@ std::vector<std::string> differences(const json& before, const json& now) {
     };
     const json was = found(flat_before);
     const json is = found(flat_now);
-    if (was == is || !is_compared(pointer, was, is)) continue;
+    if (was == is || !is_compared(pointer)) continue;
     lines.push_back(fmt::format("{} was {}, is {}", name_of(pointer), shown(was), shown(is)));
   }
   return lines;

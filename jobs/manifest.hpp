@@ -19,6 +19,7 @@ struct ManifestInput {
   std::uint64_t records = 0;         // in the dataset
   RecordRange range;                 // those of this job
   io::InputFingerprint fingerprint;
+  std::string index_xxh3;  // of the index file, which holds a hash of each line
 };
 
 // The members of the manifest, but for the numeric class, which is known only when the stages are
@@ -28,8 +29,7 @@ nlohmann::json to_manifest(const std::string& version, const std::string& checkp
                            const GenerationParams& defaults, std::uint32_t context_limit);
 
 // What differs in a way that matters, a line each, ready for the user: "--temperature was 0.7, is
-// 0". A member that only one of them has differs. Paths and the input's time are not compared;
-// neither is the hash of the whole input, where one of them has none.
+// 0". A member that only one of them has differs. Paths and the input's time are not compared.
 std::vector<std::string> differences(const nlohmann::json& before, const nlohmann::json& now);
 
 }  // namespace penstock::jobs

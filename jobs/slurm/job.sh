@@ -23,7 +23,7 @@ state_of() {
 # requeue_while_it_helps OUTPUT ARGUMENT…: penstock_run, and then the same Slurm job again, if there
 # is something left to do and this one has come further than the one before.
 requeue_while_it_helps() {
-  local output=$1 job=$SLURM_JOB_ID run="" code=0 try arguments
+  local output=$1 job=$SLURM_JOB_ID run="" code=0 try arguments signalled
   # The last task of an array has the array's number.
   if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
   local done_before partial_before written
@@ -32,7 +32,7 @@ requeue_while_it_helps() {
   written=$(written_at "$output")
 
   # Slurm signals this shell. SIGTERM goes on as SIGUSR1, since mpirun would end the ranks at once.
-  trap '[ -z "$run" ] || kill -USR1 "$run" 2>/dev/null || true' USR1 TERM
+  trap 'signalled=yes; [ -z "$run" ] || kill -USR1 "$run" 2>/dev/null || true' USR1 TERM
   # A node that has crashed may keep sockets by which Slurm cannot launch the steps of this job that
   # ran there; each try is another step.
   for try in 0 1 2 3 4 5 6 7 8 9; do
@@ -41,7 +41,9 @@ requeue_while_it_helps() {
     penstock_run "${arguments[@]}" &
     run=$!
     # A signal ends `wait`, not the job.
-    while kill -0 "$run" 2>/dev/null; do
+    signalled=yes
+    while [ -n "$signalled" ]; do
+      signalled=""
       code=0
       wait "$run" || code=$?
     done

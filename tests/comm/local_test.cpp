@@ -100,7 +100,7 @@ TEST(LocalEndpoints, AllGatherNamesWhoHasNotCome) {
   const std::vector<Endpoint> endpoints = local_endpoints(3);
   const std::string text = comm_error(
       [&] { endpoints[1].control->all_gather("", "the plan", std::chrono::milliseconds(20)); });
-  EXPECT_EQ(text, "no the plan from thread 0; thread 2 for 0.02 s");
+  EXPECT_EQ(text, "the plan: no word from thread 0; thread 2 for 0.02 s");
 }
 
 TEST(LocalEndpoints, AllGatherWaitsForWhoMakesProgress) {
@@ -125,7 +125,7 @@ TEST(LocalEndpoints, AllGatherNamesWhoOnlyLives) {
       [&] { endpoints[1].control->all_gather("", "the plan", std::chrono::milliseconds(100)); });
   over = true;
   peer.join();
-  EXPECT_EQ(text, "no the plan from thread 0 for 0.1 s");
+  EXPECT_EQ(text, "the plan: no word from thread 0 for 0.1 s");
 }
 
 TEST(LocalEndpoints, SenderMayLeaveWithDataNotTaken) {

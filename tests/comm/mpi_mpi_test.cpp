@@ -55,8 +55,9 @@ TEST(MpiEndpoint, AllRanksNameTheOneThatDoesNotComeToAllGather) {
   if (world.size() < 2) GTEST_SKIP() << "needs 2 ranks";
   const Endpoint endpoint = mpi_endpoint(world);
   const int late = world.size() - 1;
-  EXPECT_EQ(wait_in_vain(*endpoint.control, late),
-            fmt::format("no the plan from rank {}, host {} for 0.1 s", late, world.host(late)));
+  EXPECT_EQ(
+      wait_in_vain(*endpoint.control, late),
+      fmt::format("the plan: no word from rank {}, host {} for 0.1 s", late, world.host(late)));
 }
 
 TEST(MpiEndpoint, AllRanksNameTheFirstThatDoesNotComeToAllGather) {
@@ -65,7 +66,7 @@ TEST(MpiEndpoint, AllRanksNameTheFirstThatDoesNotComeToAllGather) {
   const Endpoint endpoint = mpi_endpoint(world);
   const std::string text = wait_in_vain(*endpoint.control, 0);
   if (world.rank() > 0) {
-    EXPECT_EQ(text, fmt::format("no the plan from rank 0, host {} for 0.1 s", world.host(0)));
+    EXPECT_EQ(text, fmt::format("the plan: no word from rank 0, host {} for 0.1 s", world.host(0)));
   }
 }
 
@@ -100,8 +101,8 @@ TEST(MpiEndpoint, AllRanksNameTheOneThatOnlyLives) {
     PENSTOCK_MPI(MPI_Barrier(world.communicator()));
     // Member 0 comes late itself, and then finds all the others.
     if (world.rank() > 0 || idle > 0) {
-      EXPECT_EQ(text,
-                fmt::format("no the plan from rank {}, host {} for 1 s", idle, world.host(idle)));
+      EXPECT_EQ(text, fmt::format("the plan: no word from rank {}, host {} for 1 s", idle,
+                                  world.host(idle)));
     }
   }
 }

@@ -43,7 +43,8 @@ TEST(WorldEnd, AbortEndsAllRanksWithTheCode) { EXPECT_EQ(run("abort").code, 7); 
 TEST(WorldEnd, HungRankIsNamedAndTheJobEnds) {
   const Ending ending = run("hang");
   EXPECT_EQ(ending.code, 3) << ending.output;
-  EXPECT_THAT(ending.output, testing::ContainsRegex("no the plan from rank 1, host .+ for 0.3 s"));
+  EXPECT_THAT(ending.output,
+              testing::ContainsRegex("the plan: no word from rank 1, host .+ for 0.3 s"));
 }
 
 TEST(WorldEnd, LastMessagesArriveThoughTheSenderLeaves) {

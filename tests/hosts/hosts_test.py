@@ -101,6 +101,8 @@ def test_cut_link(hosts, job):
     hosts.await_rows(job, 20)
     hosts.control("cut", "h2")
     hosts.check_ends("the cut", r"stage 0: no .* from rank 1, host h2 for [\d.]+ s")
+    waited = float(re.search(r"from rank 1, host h2 for ([\d.]+) s", hosts.said()).group(1))
+    check(WATCHDOG <= waited < WATCHDOG + 5, "it was noticed in the watchdog's time", hosts.said())
     check(job.state()["state"] == "running" and not job.output.exists(), "the job is not finished",
           job.state())
     kept = job.journalled()

@@ -107,10 +107,10 @@ class Cluster:
 
 
 def test_one_node(cluster, job):
-    """run.sbatch: two ranks on one node, by srun."""
+    """run.sbatch: two ranks on one node, by srun; an argument has two lines."""
     job.write_input(64)
     job.write_expected()
-    number = cluster.submit(job, "run.sbatch")
+    number = cluster.submit(job, "run.sbatch", arguments=("--stop", "no such\nwords"))
     cluster.check_completed(number)
     check("link mpi" in cluster.log(number) and "3 slots" in cluster.log(number),
           "the two tasks were two stages", cluster.log(number))

@@ -328,10 +328,10 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   }
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
-  const auto cost_of_stage = [&](const model::StageRange& r) {
-    return model::StepCost(run.config, r, run.stage_options.dtype, run.stage_options.kv_dtype,
-                           gpu ? kTypicalGpu : kTypicalCore);
-  };
+  const auto parts =
+      model::cost_by_limits(run.config, run.stage_options.dtype, run.stage_options.kv_dtype,
+                            gpu ? kTypicalGpu : kTypicalCore);
+  const auto cost_of_stage = [&](const model::StageRange& r) { return model::StepCost(parts, r); };
   const auto slowest =
       std::max_element(run.ranges.begin(), run.ranges.end(),
                        [&](const model::StageRange& a, const model::StageRange& b) {

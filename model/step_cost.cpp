@@ -1,30 +1,65 @@
 #include "model/step_cost.hpp"
 
-namespace penstock::model {
+#include <utility>
 
-StepCost::StepCost(const ModelConfig& config, const StageRange& range, io::DType dtype,
-                   io::DType kv_dtype, const MachineLimits& limits) {
-  StageRange body = range;
-  body.last = false;
-  const StageCost layers = cost_of(config, body, dtype);
-  const StageCost all = cost_of(config, range, dtype);
-  const auto local_layers = static_cast<double>(range.layers());
-  const auto heads_width = static_cast<double>(config.num_heads * config.head_dim);
-  const auto kv_width = static_cast<double>(config.num_kv_heads * config.head_dim);
-  per_step_ = static_cast<double>(all.weight_bytes) / limits.bytes_per_second;
-  per_row_ = layers.flops_per_token / limits.flops_per_second;
-  per_sampled_ = (all.flops_per_token - layers.flops_per_token) / limits.flops_per_second;
-  // Scores and their weighted sum: two multiply-adds for each head dimension and position.
-  per_attended_ = 4.0 * heads_width * local_layers / limits.flops_per_second;
-  per_cached_ = 2.0 * kv_width * static_cast<double>(io::size_of(kv_dtype)) * local_layers /
-                limits.bytes_per_second;
+namespace penstock::model {
+namespace {
+
+class LimitsCost : public PartCost {
+ public:
+  LimitsCost(const ModelConfig& config, io::DType dtype, io::DType kv_dtype,
+             const MachineLimits& limits) {
+    const auto part = [&](const StageRange& range) {
+      const StageCost cost = cost_of(config, range, dtype);
+      return Part{static_cast<double>(cost.weight_bytes) / limits.bytes_per_second,
+                  cost.flops_per_token / limits.flops_per_second};
+    };
+    embedding_ = part({0, 0, true, false});
+    layer_ = part({0, 1, false, false});
+    head_ = part({0, 0, false, true});
+    const auto heads_width = static_cast<double>(config.num_heads * config.head_dim);
+    const auto kv_width = static_cast<double>(config.num_kv_heads * config.head_dim);
+    // Scores and their weighted sum: two multiply-adds for each head dimension and position.
+    attended_ = 4.0 * heads_width / limits.flops_per_second;
+    cached_ = 2.0 * kv_width * static_cast<double>(io::size_of(kv_dtype)) / limits.bytes_per_second;
+  }
+
+  double step() const override { return 0; }
+  double embedding(const StepShape& shape) const override { return embedding_.seconds(shape.rows); }
+  double layer(const StepShape& shape) const override {
+    return layer_.seconds(shape.rows) + attended_ * static_cast<double>(shape.attended) +
+           cached_ * static_cast<double>(shape.cached);
+  }
+  double head(const StepShape& shape) const override { return head_.seconds(shape.sampled); }
+
+ private:
+  struct Part {
+    double weights = 0;
+    double row = 0;
+    double seconds(std::uint64_t rows) const { return weights + row * static_cast<double>(rows); }
+  };
+  Part embedding_;
+  Part layer_;
+  Part head_;
+  double attended_ = 0;
+  double cached_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<const PartCost> cost_by_limits(const ModelConfig& config, io::DType dtype,
+                                               io::DType kv_dtype, const MachineLimits& limits) {
+  return std::make_shared<LimitsCost>(config, dtype, kv_dtype, limits);
 }
 
+StepCost::StepCost(std::shared_ptr<const PartCost> parts, const StageRange& range)
+    : parts_(std::move(parts)), range_(range) {}
+
 double StepCost::seconds(const StepShape& shape) const {
-  return per_step_ + per_row_ * static_cast<double>(shape.rows) +
-         per_sampled_ * static_cast<double>(shape.sampled) +
-         per_attended_ * static_cast<double>(shape.attended) +
-         per_cached_ * static_cast<double>(shape.cached);
+  double seconds = parts_->step() + static_cast<double>(range_.layers()) * parts_->layer(shape);
+  if (range_.first) seconds += parts_->embedding(shape);
+  if (range_.last) seconds += parts_->head(shape);
+  return seconds;
 }
 
 }  // namespace penstock::model

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "io/dtype.hpp"
 #include "model/config.hpp"
@@ -17,20 +18,31 @@ struct StepShape {
   std::uint64_t cached = 0;    // sum over sequences of the positions read from the cache
 };
 
-// Predicts a step's time on one stage: weights and KV read once, products, attention. Arithmetic
-// and memory are added up, since the matrix library does not overlap them in decode.
+// Predicts how long the parts of one network take on one kind of device, in seconds. All layers
+// are alike. Immutable: any thread.
+class PartCost {
+ public:
+  virtual ~PartCost() = default;
+  virtual double step() const = 0;  // of any step, whatever its rows and layers
+  virtual double embedding(const StepShape& shape) const = 0;
+  virtual double layer(const StepShape& shape) const = 0;
+  virtual double head(const StepShape& shape) const = 0;  // final norm, LM head, sampling
+};
+
+// By flops and bytes: weights and KV read once, products, attention. Arithmetic and memory are
+// added up, since the matrix library does not overlap them in decode.
+std::shared_ptr<const PartCost> cost_by_limits(const ModelConfig& config, io::DType dtype,
+                                               io::DType kv_dtype, const MachineLimits& limits);
+
+// Predicts a step's time on one stage.
 class StepCost {
  public:
-  StepCost(const ModelConfig& config, const StageRange& range, io::DType dtype, io::DType kv_dtype,
-           const MachineLimits& limits);
+  StepCost(std::shared_ptr<const PartCost> parts, const StageRange& range);
   double seconds(const StepShape& shape) const;
 
  private:
-  double per_step_ = 0;
-  double per_row_ = 0;
-  double per_sampled_ = 0;
-  double per_attended_ = 0;
-  double per_cached_ = 0;
+  std::shared_ptr<const PartCost> parts_;
+  StageRange range_;
 };
 
 }  // namespace penstock::model

@@ -204,7 +204,7 @@ inline model::StepCost any_cost() {
   c.head_dim = 16;
   c.vocab_size = 1000;
   c.max_position = 4096;
-  return {c, {0, 2, true, true}, io::DType::f32, io::DType::f32, {1e9, 1e9}};
+  return {model::cost_by_limits(c, io::DType::f32, io::DType::f32, {1e9, 1e9}), {0, 2, true, true}};
 }
 
 struct Pipeline {

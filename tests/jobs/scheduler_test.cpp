@@ -27,7 +27,8 @@ model::ModelConfig tiny_config() {
 }
 
 model::StepCost tiny_cost() {
-  return {tiny_config(), {0, 2, true, true}, io::DType::f32, io::DType::f32, {1e9, 1e9}};
+  return {model::cost_by_limits(tiny_config(), io::DType::f32, io::DType::f32, {1e9, 1e9}),
+          {0, 2, true, true}};
 }
 
 Work work(std::uint64_t record, std::size_t prompt, std::uint32_t max_tokens) {

@@ -77,7 +77,7 @@ TEST(CostOf, BiasesAreRead) {
 // At one byte and one flop a second: each coefficient by hand.
 TEST(StepCost, EachPartByHand) {
   const StageRange last{20, 30, false, true};
-  const StepCost cost(kSmolLm2, last, io::DType::bf16, io::DType::bf16, {1, 1});
+  const StepCost cost(cost_by_limits(kSmolLm2, io::DType::bf16, io::DType::bf16, {1, 1}), last);
   const double weights =
       static_cast<double>((10 * kLayerElements + kHeadElements) * 2 + (10 * 2 + 1) * kNorm * 4);
   EXPECT_DOUBLE_EQ(cost.seconds({}), weights);
@@ -87,14 +87,14 @@ TEST(StepCost, EachPartByHand) {
   EXPECT_DOUBLE_EQ(cost.seconds({0, 0, 1, 0}) - weights, 9 * 64 * 10 * 2 * 2.0);
   // Keys and values of three heads of 64, ten layers, two bytes each.
   EXPECT_DOUBLE_EQ(cost.seconds({0, 0, 0, 1}) - weights, 2 * 3 * 64 * 10 * 2.0);
-  const StepCost f32_cache(kSmolLm2, last, io::DType::bf16, io::DType::f32, {1, 1});
+  const StepCost f32_cache(cost_by_limits(kSmolLm2, io::DType::bf16, io::DType::f32, {1, 1}), last);
   EXPECT_DOUBLE_EQ(f32_cache.seconds({0, 0, 0, 1}) - weights, 2 * 3 * 64 * 10 * 4.0);
 }
 
 TEST(StepCost, PartsAddUpAndScaleWithTheMachine) {
   const StageRange first{0, 3, true, false};
-  const StepCost slow(kSmolLm2, first, io::DType::bf16, io::DType::bf16, {1, 1});
-  const StepCost fast(kSmolLm2, first, io::DType::bf16, io::DType::bf16, {8, 2});
+  const StepCost slow(cost_by_limits(kSmolLm2, io::DType::bf16, io::DType::bf16, {1, 1}), first);
+  const StepCost fast(cost_by_limits(kSmolLm2, io::DType::bf16, io::DType::bf16, {8, 2}), first);
   const double weights = slow.seconds({});
   EXPECT_DOUBLE_EQ(fast.seconds({}), weights / 2);
   const double row = slow.seconds({1, 0, 0, 0}) - weights;

@@ -14,7 +14,7 @@ BenchWorkload::BenchWorkload(std::uint32_t batch, std::uint32_t prompt_tokens,
 
 std::optional<Work> BenchWorkload::next() {
   if (given_ == batch_) return std::nullopt;
-  if (given_ == 0) begin_ = Clock::now();
+  if (given_ == 0) begin_ = now_();
   Work work;
   work.record = given_++;
   work.max_tokens = generated_tokens_;
@@ -30,9 +30,9 @@ std::optional<Work> BenchWorkload::next() {
 bool BenchWorkload::accept(std::uint64_t record, std::int32_t) {
   const std::uint32_t count = ++generated_[record];
   if (count == 1 && ++decoding_ == batch_) {
-    all_decode_ = Clock::now();
+    all_decode_ = now_();
     mark_ = true;
-  } else if (decoding_ == batch_ && first_done_ == Clock::time_point{}) {
+  } else if (decoding_ == batch_ && !first_done_) {
     ++steady_tokens_;
   }
   if (count < generated_tokens_) return false;
@@ -41,8 +41,8 @@ bool BenchWorkload::accept(std::uint64_t record, std::int32_t) {
         "the first answers end before the last prompt is through, so the batch never decodes as a "
         "whole: give a longer --generate, or a larger --max-step-tokens");
   }
-  if (first_done_ == Clock::time_point{} && decoding_ == batch_) {
-    first_done_ = Clock::now();
+  if (!first_done_ && decoding_ == batch_) {
+    first_done_ = now_();
     mark_ = true;
   }
   return true;
@@ -59,7 +59,8 @@ double BenchWorkload::prefill_seconds() const {
 }
 
 double BenchWorkload::decode_tokens_per_second() const {
-  const double seconds = std::chrono::duration<double>(first_done_ - all_decode_).count();
+  const double seconds =
+      first_done_ ? std::chrono::duration<double>(*first_done_ - all_decode_).count() : 0;
   return seconds > 0 ? static_cast<double>(steady_tokens_) / seconds : 0;
 }
 

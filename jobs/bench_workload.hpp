@@ -1,8 +1,10 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "jobs/pipeline.hpp"
 
@@ -12,10 +14,10 @@ namespace penstock::jobs {
 // ledger when all of them decode, and when the first is done.
 class BenchWorkload : public Workload {
  public:
-  using Clock = std::chrono::steady_clock;
   BenchWorkload(std::uint32_t batch, std::uint32_t prompt_tokens, std::uint32_t generated_tokens,
                 std::int64_t vocab_size);
 
+  void begin(std::function<Ledger::Time()> now) override { now_ = std::move(now); }
   std::optional<Work> next() override;
   bool accept(std::uint64_t record, std::int32_t token) override;
   void reject(std::uint64_t record, const std::string& reason) override;  // throws
@@ -37,9 +39,10 @@ class BenchWorkload : public Workload {
   std::unordered_map<std::uint64_t, std::uint32_t> generated_;
   std::uint64_t steady_tokens_ = 0;
   bool mark_ = false;
-  Clock::time_point begin_{};
-  Clock::time_point all_decode_{};
-  Clock::time_point first_done_{};
+  std::function<Ledger::Time()> now_;
+  Ledger::Time begin_{};
+  Ledger::Time all_decode_{};
+  std::optional<Ledger::Time> first_done_;
 };
 
 }  // namespace penstock::jobs

@@ -53,6 +53,8 @@ class Driver {
   }
 
   PipelineTotals run() {
+    workload_.begin([this] { return context_.now(); });
+    const Ledger::Time begin = context_.now();
     for (std::uint32_t slot = 0;; slot = (slot + 1) % options_.slots) {
       if (scheduler_.in_flight(slot)) collect(slot);
       keep_pace(slot);
@@ -64,6 +66,7 @@ class Driver {
     for (std::uint32_t slot = 0; slot < options_.slots; ++slot) {
       if (scheduler_.in_flight(slot)) collect(slot);
     }
+    totals_.seconds = std::chrono::duration<double>(context_.now() - begin).count();
     stop();
     totals_.evictions = scheduler_.evictions();
     return std::move(totals_);
@@ -74,7 +77,7 @@ class Driver {
 
   // Whether records are still to be admitted.
   void keep_pace(std::uint32_t slot) {
-    rounds_.visit(slot, steady_now());
+    rounds_.visit(slot, context_.now());
     pace_ = workload_.pace(
         [this] { return static_cast<double>(scheduler_.rounds_needed()) * rounds_.seconds(); });
     scheduler_.set_admitting(pace_ == Pace::admit);
@@ -131,19 +134,19 @@ class Driver {
     }
     for (const std::uint32_t handle : plan.retired) decoding_.erase(handle);
     if (stages() > 1) {
-      const LedgerScope scope(context_.ledger(), Share::communication, steady_now);
-      const std::vector<std::byte> message = plan_message(plan);
+      const auto sending = context_.scope(Share::communication);
+      const std::vector<std::byte> message = plan_message(plan, context_.clock().control_arrival());
       for (int stage = 1; stage < stages(); ++stage) endpoint_.control->send(stage, message);
     }
     context_.start(plan, {});
     if (!stage_.ready()) {  // a GPU works, so reading costs it nothing
-      const LedgerScope scope(context_.ledger(), Share::compute, steady_now);
+      const auto computing = context_.scope(Share::compute);
       refill();
     }
     context_.finish(plan);
     if (stages() == 1) {
       const auto ids = stage_.sampled();
-      results_.emplace(plan.step, std::vector<std::int32_t>(ids.begin(), ids.end()));
+      results_.emplace(plan.step, Tokens{plan.step, {}, {ids.begin(), ids.end()}});
     }
     under_way_[slot] = plan.step;
   }
@@ -158,15 +161,16 @@ class Driver {
   // Waits for the slot's tokens and gives them to the workload.
   void collect(std::uint32_t slot) {
     const std::uint64_t step = under_way_[slot];
-    context_.wait(scheduler_.draining() ? Share::drain : Share::wait_downstream,
-                  [&] { return results_.contains(step); },
+    const Share share = scheduler_.draining() ? Share::drain : Share::wait_downstream;
+    context_.wait(share, [&] { return results_.contains(step); },
                   {[&] {
                      return fmt::format("tokens of step {} (slot {}) from {}", step, slot,
                                         endpoint_.control->describe(stages() - 1));
                    },
                    stages() - 1});
-    const auto result = results_.extract(step);
-    for (const SampledToken& sampled : scheduler_.complete(slot, result.mapped())) {
+    const Tokens tokens = std::move(results_.extract(step).mapped());
+    context_.arrived(share, tokens.arrival);
+    for (const SampledToken& sampled : scheduler_.complete(slot, tokens.ids)) {
       ++totals_.generated_tokens;
       if (workload_.accept(sampled.record, sampled.token)) scheduler_.finish(sampled.record);
     }
@@ -181,7 +185,7 @@ class Driver {
   }
 
   void mark() {
-    totals_.stages[0].marks.push_back(context_.ledger().totals(steady_now()));
+    totals_.stages[0].marks.push_back(context_.totals());
     for (int stage = 1; stage < stages(); ++stage) {
       endpoint_.control->send(stage, signal_message(MessageKind::mark));
     }
@@ -197,7 +201,7 @@ class Driver {
           Tokens tokens = parse_tokens(message->bytes);
           context_.note(FlightEvent::tokens_arrived, tokens.step, slot_of(tokens.step),
                         tokens.ids.size());
-          results_.emplace(tokens.step, std::move(tokens.ids));
+          results_.emplace(tokens.step, std::move(tokens));
           break;
         }
         case MessageKind::stop_request:
@@ -225,7 +229,7 @@ class Driver {
     const Ledger::Time now = steady_now();
     if (now >= next_busy_) {
       next_busy_ = now + std::chrono::milliseconds(500);
-      latest_[0] = context_.ledger().totals(now);
+      latest_[0] = context_.totals();
     }
     for (std::size_t i = 0; i < latest_.size(); ++i) {
       const LedgerTotals recent = latest_[i] - before_[i];
@@ -244,7 +248,7 @@ class Driver {
                     return fmt::format("farewell from {} of the {} other stages",
                                        stages() - 1 - stopped_, stages() - 1);
                   }});
-    totals_.stages[0].totals = context_.ledger().totals(steady_now());
+    totals_.stages[0].totals = context_.totals();
   }
 
   comm::Endpoint& endpoint_;
@@ -253,9 +257,9 @@ class Driver {
   Workload& workload_;
   Scheduler scheduler_;
   StageContext context_;
-  std::vector<std::uint64_t> under_way_;                        // step of each slot in flight
-  std::map<std::uint64_t, std::vector<std::int32_t>> results_;  // sampled ids by step
-  std::unordered_set<std::uint32_t> decoding_;                  // handles whose prompt is through
+  std::vector<std::uint64_t> under_way_;        // step of each slot in flight
+  std::map<std::uint64_t, Tokens> results_;     // by step
+  std::unordered_set<std::uint32_t> decoding_;  // handles whose prompt is through
   PipelineTotals totals_;
   std::vector<LedgerTotals> latest_;  // by stage
   std::vector<LedgerTotals> before_;

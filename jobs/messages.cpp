@@ -9,6 +9,7 @@
 #include <string>
 
 #include "comm/error.hpp"
+#include "model/error.hpp"
 #include "model/step_plan_io.hpp"
 
 namespace penstock::jobs {
@@ -41,31 +42,42 @@ MessageKind kind_of(std::span<const std::byte> message) {
   return static_cast<MessageKind>(message[0]);
 }
 
-std::vector<std::byte> plan_message(const model::StepPlan& plan) {
-  const std::vector<std::byte> bytes = model::serialize(plan);
+std::vector<std::byte> plan_message(const model::StepPlan& plan, Ledger::Time arrival) {
+  std::vector<std::byte> bytes = model::serialize(plan);
+  const auto* stamp = reinterpret_cast<const std::byte*>(&arrival);
+  bytes.insert(bytes.begin(), stamp, stamp + sizeof arrival);
   return with_kind(MessageKind::plan, bytes.data(), bytes.size());
 }
 
-model::StepPlan parse_plan(std::span<const std::byte> message) {
-  return model::deserialize(content_of(message, {MessageKind::plan}));
+PlanMessage parse_plan(std::span<const std::byte> message) {
+  const auto content = content_of(message, {MessageKind::plan});
+  PlanMessage parsed;
+  if (content.size() < sizeof parsed.arrival) throw model::ModelError("a step plan is cut short");
+  std::memcpy(&parsed.arrival, content.data(), sizeof parsed.arrival);
+  parsed.plan = model::deserialize(content.subspan(sizeof parsed.arrival));
+  return parsed;
 }
 
-std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::int32_t> ids) {
-  std::vector<std::byte> bytes(sizeof step + ids.size_bytes());
+std::vector<std::byte> tokens_message(std::uint64_t step, Ledger::Time arrival,
+                                      std::span<const std::int32_t> ids) {
+  constexpr std::size_t kHead = sizeof step + sizeof arrival;
+  std::vector<std::byte> bytes(kHead + ids.size_bytes());
   std::memcpy(bytes.data(), &step, sizeof step);
-  if (!ids.empty()) std::memcpy(bytes.data() + sizeof step, ids.data(), ids.size_bytes());
+  std::memcpy(bytes.data() + sizeof step, &arrival, sizeof arrival);
+  if (!ids.empty()) std::memcpy(bytes.data() + kHead, ids.data(), ids.size_bytes());
   return with_kind(MessageKind::tokens, bytes.data(), bytes.size());
 }
 
 Tokens parse_tokens(std::span<const std::byte> message) {
   Tokens tokens;
+  constexpr std::size_t kHead = sizeof tokens.step + sizeof tokens.arrival;
   const auto content = content_of(message, {MessageKind::tokens});
-  if (content.size() < sizeof tokens.step ||
-      (content.size() - sizeof tokens.step) % sizeof(std::int32_t) != 0) {
+  if (content.size() < kHead || (content.size() - kHead) % sizeof(std::int32_t) != 0) {
     throw comm::CommError("a message with sampled tokens is cut short");
   }
   std::memcpy(&tokens.step, content.data(), sizeof tokens.step);
-  const auto ids = content.subspan(sizeof tokens.step);
+  std::memcpy(&tokens.arrival, content.data() + sizeof tokens.step, sizeof tokens.arrival);
+  const auto ids = content.subspan(kHead);
   tokens.ids.resize(ids.size() / sizeof(std::int32_t));
   if (!ids.empty()) std::memcpy(tokens.ids.data(), ids.data(), ids.size());
   return tokens;

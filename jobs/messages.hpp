@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "jobs/ledger.hpp"
 #include "jobs/pipeline.hpp"
 #include "jobs/stop_signals.hpp"
 #include "model/step_plan.hpp"
@@ -27,14 +28,21 @@ enum class MessageKind : std::uint8_t {
 // Throws comm::CommError for an empty or unknown message.
 MessageKind kind_of(std::span<const std::byte> message);
 
-std::vector<std::byte> plan_message(const model::StepPlan& plan);
-model::StepPlan parse_plan(std::span<const std::byte> message);
+// `arrival` is that of StageClock::control_arrival().
+struct PlanMessage {
+  model::StepPlan plan;
+  Ledger::Time arrival{};
+};
+std::vector<std::byte> plan_message(const model::StepPlan& plan, Ledger::Time arrival);
+PlanMessage parse_plan(std::span<const std::byte> message);
 
 struct Tokens {
   std::uint64_t step = 0;
+  Ledger::Time arrival{};
   std::vector<std::int32_t> ids;
 };
-std::vector<std::byte> tokens_message(std::uint64_t step, std::span<const std::int32_t> ids);
+std::vector<std::byte> tokens_message(std::uint64_t step, Ledger::Time arrival,
+                                      std::span<const std::int32_t> ids);
 Tokens parse_tokens(std::span<const std::byte> message);
 
 std::vector<std::byte> signal_message(MessageKind kind);  // mark or stop

@@ -13,6 +13,7 @@
 #include "jobs/job_clock.hpp"
 #include "jobs/ledger.hpp"
 #include "jobs/scheduler.hpp"
+#include "jobs/stage_clock.hpp"
 #include "jobs/stop_signals.hpp"
 #include "model/stage.hpp"
 
@@ -21,18 +22,21 @@
 // comm::CommError says what was waited for, and of whom nothing was heard.
 namespace penstock::jobs {
 
-// Equal on all stages of a pipeline.
+// Equal on all stages of a pipeline, but for the clock.
 struct PipelineOptions {
   std::uint32_t slots = 1;
   std::uint32_t max_step_tokens = 512;
   std::uint32_t max_sequences = 256;  // of one slot
   std::uint32_t kv_blocks = 0;
+  StageClock clock;  // as it stands when the run begins
 };
 
 // Where a driver's records come from and where their tokens go. Used by the driver's thread.
 class Workload {
  public:
   virtual ~Workload() = default;
+  // Called first, with the driver's clock, which may be that of a rehearsal.
+  virtual void begin(std::function<Ledger::Time()> /*now*/) {}
   // The next record; empty: there are no more. One with an empty prompt needs no computing: ask
   // again.
   virtual std::optional<Work> next() = 0;
@@ -62,6 +66,7 @@ struct PipelineTotals {
   std::uint64_t prompt_tokens = 0;     // rows computed for prompts, evictions' repeats included
   std::uint64_t generated_tokens = 0;  // tokens sampled
   std::uint64_t evictions = 0;
+  double seconds = 0;  // by the driver's clock
   std::vector<StageTimes> stages;
 };
 

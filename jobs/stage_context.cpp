@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <utility>
 
 #include "comm/error.hpp"
@@ -25,16 +26,16 @@ double seconds(comm::Clock::duration time) { return std::chrono::duration<double
 
 std::unique_ptr<model::ActivationBuffer> make_step_buffer(const model::Stage& stage,
                                                           const PipelineOptions& options) {
-  return stage.make_activations(options.max_step_tokens * stage.activation_row_bytes());
+  return stage.make_activations(stage.activation_bytes(options.max_step_tokens));
 }
 
 std::span<std::byte> step_bytes(const model::ActivationBuffer& buffer, const model::Stage& stage,
                                 const model::StepPlan& plan) {
-  const std::size_t size_bytes = plan.rows() * stage.activation_row_bytes();
+  const std::size_t size_bytes = stage.activation_bytes(plan.rows());
   const std::span<std::byte> bytes = buffer.bytes();
   if (size_bytes > bytes.size()) {
-    throw comm::CommError(fmt::format("step {} has {} rows; the buffers are made for {}", plan.step,
-                                      plan.rows(), bytes.size() / stage.activation_row_bytes()));
+    throw comm::CommError(fmt::format("step {} has {} rows, {} bytes; the buffers hold {}",
+                                      plan.step, plan.rows(), size_bytes, bytes.size()));
   }
   return bytes.first(size_bytes);
 }
@@ -50,7 +51,7 @@ StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
       // Threads that compute need the cores that waiting ranks leave; GPUs do not.
       pace_(stage.compute_stream() == nullptr ? comm::Pacer::Pace::patient
                                               : comm::Pacer::Pace::prompt),
-      ledger_(steady_now()) {
+      ledger_(options.clock.now()) {
   if (stage.compute_stream() != nullptr) {
     if (endpoint_.previous) endpoint_.previous->set_compute_stream(stage.compute_stream());
     if (endpoint_.next) endpoint_.next->set_compute_stream(stage.compute_stream());
@@ -62,7 +63,7 @@ StageContext::StageContext(comm::Endpoint& endpoint, model::Stage& stage,
 
 void StageContext::wait(Share share, const std::function<bool()>& done, const Awaited& awaited) {
   if (done()) return;
-  const LedgerScope scope(ledger_, share, steady_now);
+  const auto in_share = scope(share);
   comm::Control& control = *endpoint_.control;
   const comm::Clock::time_point start = comm::Clock::now();
   comm::Pacer pacer(pace_, start);
@@ -85,6 +86,20 @@ void StageContext::wait(Share share, const std::function<bool()>& done, const Aw
     arrived ? pacer.restart(now) : pacer.pause(now);
   }
   control.beat(1);
+}
+
+void StageContext::arrived(Share share, Ledger::Time arrival) {
+  switch (clock().kind()) {
+    case StageClock::Kind::real:
+      return;
+    case StageClock::Kind::rehearsal: {
+      const auto in_share = scope(share);
+      clock().advance_to(arrival);
+      return;
+    }
+    case StageClock::Kind::realtime:
+      wait(share, [&] { return now() >= arrival; }, {[] { return "the rehearsed time"; }});
+  }
 }
 
 std::string StageContext::describe(const comm::Complaint& complaint, const Awaited& awaited,
@@ -138,24 +153,44 @@ void StageContext::start(const model::StepPlan& plan, std::span<const std::byte>
     out = step_bytes(*buffer->memory, stage_, plan);
   }
   {
-    const LedgerScope scope(ledger_, Share::compute, steady_now);
+    const auto computing = scope(Share::compute);
+    const Ledger::Time begin = now();
     note(FlightEvent::forward_begin, plan.step, plan.slot, plan.rows());
     Ledger::Time last = steady_now();
     stage_.forward(plan, in, out, [&] {
       if (steady_now() - last < kPumpInterval) return;
-      const LedgerScope moving(ledger_, Share::communication, steady_now);
+      const auto moving = scope(Share::communication);
       pump_();
       endpoint_.control->beat(1);
       last = steady_now();
     });
+    if (const auto seconds = stage_.modelled_seconds()) {
+      arrived(Share::compute, begin + from_seconds(*seconds));
+    }
     note(FlightEvent::forward_end, plan.step, plan.slot, plan.rows());
   }
   if (buffer != nullptr) {
-    const LedgerScope scope(ledger_, Share::communication, steady_now);
+    const auto sending = scope(Share::communication);
+    stamp(out, plan.rows());
     buffer->ticket = endpoint_.next->send(out);
     buffer->sending = true;
     note(FlightEvent::send_posted, plan.step, plan.slot, out.size());
   }
+}
+
+void StageContext::stamp(std::span<std::byte> out, std::uint32_t rows) {
+  if (clock().kind() == StageClock::Kind::real) return;
+  const double bytes =
+      static_cast<double>(rows) * static_cast<double>(stage_.activation_row_bytes());
+  const Ledger::Time arrival = clock().activations_arrival(bytes);
+  std::memcpy(out.data(), &arrival, sizeof arrival);
+}
+
+void StageContext::activations_arrived(std::span<const std::byte> in) {
+  if (clock().kind() == StageClock::Kind::real) return;
+  Ledger::Time arrival{};
+  std::memcpy(&arrival, in.data(), sizeof arrival);
+  arrived(Share::wait_upstream, arrival);
 }
 
 void StageContext::finish(const model::StepPlan& plan, comm::Ticket arrival) {

@@ -15,11 +15,6 @@
 
 namespace penstock::jobs {
 
-inline Ledger::Time steady_now() {
-  return std::chrono::duration_cast<Ledger::Time>(
-      std::chrono::steady_clock::now().time_since_epoch());
-}
-
 // Room for the activations of the largest step, in memory of the stage's device.
 std::unique_ptr<model::ActivationBuffer> make_step_buffer(const model::Stage& stage,
                                                           const PipelineOptions& options);
@@ -50,10 +45,24 @@ class StageContext {
                std::function<bool()> pump, FlightRecorder* recorder);
 
   Ledger& ledger() { return ledger_; }
+  StageClock& clock() { return options_.clock; }
+  Ledger::Time now() const { return options_.clock.now(); }
+  // The ledger up to now.
+  LedgerTotals totals() const { return ledger_.totals(now()); }
+  auto scope(Share share) {
+    return LedgerScope(ledger_, share, [this] { return now(); });
+  }
 
   // Waits by pumping until `done`; the time goes to `share`. Throws comm::CommError, which names
   // all there is to know, when the watchdog says that waiting is hopeless.
   void wait(Share share, const std::function<bool()>& done, const Awaited& awaited);
+
+  // What came at `arrival` is here: the time until then goes to `share`. Nothing where time is
+  // real.
+  void arrived(Share share, Ledger::Time arrival);
+
+  // The same for activations, which carry the time in a rehearsal.
+  void activations_arrived(std::span<const std::byte> in);
 
   // For the flight recorder, if there is one.
   void note(FlightEvent event, std::uint64_t step, std::uint64_t slot, std::uint64_t amount);
@@ -77,6 +86,7 @@ class StageContext {
     bool sending = false;
   };
   OutBuffer& free_buffer(const model::StepPlan& plan);
+  void stamp(std::span<std::byte> out, std::uint32_t rows);
   std::string describe(const comm::Complaint& complaint, const Awaited& awaited,
                        comm::Clock::duration waited) const;
 

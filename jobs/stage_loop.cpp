@@ -35,6 +35,7 @@ class StageLoop {
           {[&] { return fmt::format("step plan from {}", endpoint_.control->describe(0)); }, 0});
       if (steps_.empty()) break;
       Step& next = steps_.front();
+      context_.arrived(draining ? Share::drain : Share::starved, next.plan_arrival);
       draining = next.plan.draining;
       context_.wait(Share::wait_upstream,
                     [&] { return endpoint_.previous->order_compute_after(next.ticket); },
@@ -44,6 +45,7 @@ class StageLoop {
                                           endpoint_.control->describe(previous));
                      },
                      previous, Awaited::By::link});
+      context_.activations_arrived(next.in);
       context_.note(FlightEvent::activations_arrived, next.plan.step, next.plan.slot,
                     next.in.size());
       context_.start(next.plan, next.in);
@@ -55,7 +57,7 @@ class StageLoop {
       report(step.plan);
     }
     context_.flush();
-    times_.totals = context_.ledger().totals(steady_now());
+    times_.totals = context_.totals();
     endpoint_.control->send(0, times_message(MessageKind::stopped, times_));
   }
 
@@ -64,6 +66,7 @@ class StageLoop {
     model::StepPlan plan;
     std::span<std::byte> in;
     comm::Ticket ticket = 0;
+    Ledger::Time plan_arrival{};
   };
 
   // A receive is posted as soon as the plan that announces it is here, also while an earlier step
@@ -80,7 +83,8 @@ class StageLoop {
             throw comm::CommError(fmt::format("{} has more steps under way than the {} slots",
                                               endpoint_.control->describe(0), in_.size()));
           }
-          Step step{parse_plan(message->bytes), {}, 0};
+          PlanMessage parsed = parse_plan(message->bytes);
+          Step step{std::move(parsed.plan), {}, 0, parsed.arrival};
           context_.note(FlightEvent::plan_received, step.plan.step, step.plan.slot,
                         message->bytes.size());
           step.in = step_bytes(*in_[next_in_++ % in_.size()], stage_, step.plan);
@@ -91,7 +95,7 @@ class StageLoop {
           break;
         }
         case MessageKind::mark:
-          times_.marks.push_back(context_.ledger().totals(steady_now()));
+          times_.marks.push_back(context_.totals());
           break;
         case MessageKind::stop:
           stopped_ = true;
@@ -119,16 +123,16 @@ class StageLoop {
   }
 
   void report(const model::StepPlan& plan) {
-    const LedgerScope scope(context_.ledger(), Share::communication, steady_now);
+    const auto telling = context_.scope(Share::communication);
     if (!endpoint_.next) {
-      endpoint_.control->send(0, tokens_message(plan.step, stage_.sampled()));
+      endpoint_.control->send(
+          0, tokens_message(plan.step, context_.clock().control_arrival(), stage_.sampled()));
       context_.note(FlightEvent::tokens_sent, plan.step, plan.slot, stage_.sampled().size());
     }
     const Ledger::Time now = steady_now();
     if (now < next_status_) return;
     next_status_ = now + kStatusInterval;
-    endpoint_.control->send(
-        0, times_message(MessageKind::status, {context_.ledger().totals(now), {}}));
+    endpoint_.control->send(0, times_message(MessageKind::status, {context_.totals(), {}}));
   }
 
   comm::Endpoint& endpoint_;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -58,6 +59,10 @@ class Stage {
 
   // Bytes of one row of activations between stages ([hidden] in the activation dtype).
   virtual std::size_t activation_row_bytes() const = 0;
+  // What `in` and `out` of forward() have for a step of so many rows.
+  virtual std::size_t activation_bytes(std::uint32_t rows) const {
+    return rows * activation_row_bytes();
+  }
   virtual std::uint64_t weight_bytes() const = 0;    // resident
   virtual std::uint64_t kv_block_bytes() const = 0;  // one block, all layers of this stage
   virtual LoadReport load_report() const = 0;
@@ -92,6 +97,10 @@ class Stage {
   // Whether all work of the last forward() is done; true before the first. Never blocks. Throws
   // comm::device::DeviceError for what failed on the GPU since.
   virtual bool ready() = 0;
+
+  // Of a virtual device, which computes nothing: how long the one it stands for would have taken
+  // for the last forward(). Empty for a real one.
+  virtual std::optional<double> modelled_seconds() const { return std::nullopt; }
 
   // Ids for the sequences of the last forward() that have `sample`, in their order. Last stage
   // only, once ready().

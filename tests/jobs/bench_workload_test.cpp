@@ -11,6 +11,7 @@ namespace {
 
 TEST(BenchWorkload, GivesSequencesOfEqualLength) {
   BenchWorkload workload(5, 100, 20, 300);
+  workload.begin(steady_now);
   std::set<std::vector<std::int32_t>> prompts;
   for (std::uint64_t record = 0; record < 5; ++record) {
     const std::optional<Work> work = workload.next();
@@ -34,6 +35,7 @@ TEST(BenchWorkload, GivesSequencesOfEqualLength) {
 TEST(BenchWorkload, TokensStayInAnyVocabulary) {
   for (const std::int64_t vocab : {std::int64_t{1}, std::int64_t{2}, std::int64_t{2147483647}}) {
     BenchWorkload workload(1, 50, 1, vocab);
+    workload.begin(steady_now);
     const std::optional<Work> work = workload.next();
     ASSERT_TRUE(work);
     for (const std::int32_t token : work->prompt) {
@@ -45,6 +47,7 @@ TEST(BenchWorkload, TokensStayInAnyVocabulary) {
 
 TEST(BenchWorkload, AnswersHaveTheirLength) {
   BenchWorkload workload(2, 3, 4, 10);
+  workload.begin(steady_now);
   while (workload.next()) {
   }
   for (int token = 1; token <= 4; ++token) {
@@ -54,12 +57,14 @@ TEST(BenchWorkload, AnswersHaveTheirLength) {
 
 TEST(BenchWorkload, RefusesAnswersThatEndBeforeTheLastPromptIsThrough) {
   BenchWorkload workload(2, 3, 2, 10);
+  workload.begin(steady_now);
   while (workload.next()) {
   }
   EXPECT_FALSE(workload.accept(0, 7));
   EXPECT_THROW(workload.accept(0, 7), std::runtime_error);
   // A prefill phase: one token each, at any time.
   BenchWorkload prefill(2, 3, 1, 10);
+  prefill.begin(steady_now);
   while (prefill.next()) {
   }
   EXPECT_TRUE(prefill.accept(0, 7));
@@ -69,6 +74,7 @@ TEST(BenchWorkload, RefusesAnswersThatEndBeforeTheLastPromptIsThrough) {
 // Three sequences of four tokens, the first two of which begin earlier.
 TEST(BenchWorkload, MarksWhenAllDecodeAndWhenTheFirstIsDone) {
   BenchWorkload workload(3, 3, 4, 10);
+  workload.begin(steady_now);
   while (workload.next()) {
   }
   const auto step = [&](std::initializer_list<std::uint64_t> records) {
@@ -93,6 +99,7 @@ TEST(BenchWorkload, MarksWhenAllDecodeAndWhenTheFirstIsDone) {
 
 TEST(BenchWorkload, WithoutASteadyPartThereIsNoRate) {
   BenchWorkload workload(2, 3, 1, 10);
+  workload.begin(steady_now);
   while (workload.next()) {
   }
   EXPECT_TRUE(workload.accept(0, 0));
@@ -103,6 +110,7 @@ TEST(BenchWorkload, WithoutASteadyPartThereIsNoRate) {
 
 TEST(BenchWorkload, SequencesThatDoNotFitAreAnError) {
   BenchWorkload workload(1, 3, 1, 10);
+  workload.begin(steady_now);
   EXPECT_THAT([&] { workload.reject(0, "too long"); },
               testing::ThrowsMessage<std::runtime_error>(testing::HasSubstr("too long")));
 }

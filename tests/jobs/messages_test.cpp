@@ -30,8 +30,8 @@ StageTimes some_times(std::size_t marks) {
 }
 
 TEST(Messages, EachHasItsKind) {
-  EXPECT_EQ(kind_of(plan_message({})), MessageKind::plan);
-  EXPECT_EQ(kind_of(tokens_message(0, {})), MessageKind::tokens);
+  EXPECT_EQ(kind_of(plan_message({}, {})), MessageKind::plan);
+  EXPECT_EQ(kind_of(tokens_message(0, {}, {})), MessageKind::tokens);
   EXPECT_EQ(kind_of(signal_message(MessageKind::mark)), MessageKind::mark);
   EXPECT_EQ(kind_of(signal_message(MessageKind::stop)), MessageKind::stop);
   EXPECT_EQ(kind_of(times_message(MessageKind::status, {})), MessageKind::status);
@@ -55,8 +55,10 @@ TEST(Messages, PlansComeBack) {
   plan.retired = {4};
   plan.draining = true;
   plan.admitted = {{9, 1ull << 35, {}, {1, 2, 3, 4}, 4}};
-  const Bytes message = plan_message(plan);
-  const model::StepPlan back = parse_plan(message);
+  const Bytes message = plan_message(plan, Ledger::Time(77));
+  const PlanMessage parsed = parse_plan(message);
+  EXPECT_EQ(parsed.arrival, Ledger::Time(77));
+  const model::StepPlan& back = parsed.plan;
   EXPECT_EQ(back.step, plan.step);
   EXPECT_EQ(back.tokens, plan.tokens);
   EXPECT_EQ(back.retired, plan.retired);
@@ -74,15 +76,15 @@ TEST(Messages, TokensComeBack) {
   constexpr std::int32_t kMost = std::numeric_limits<std::int32_t>::max();
   for (const std::vector<std::int32_t>& ids :
        {std::vector<std::int32_t>{}, {5}, {0, 1, kMost, 128255}}) {
-    const Bytes message = tokens_message(0xfedcba9876543210ull, ids);
+    const Bytes message = tokens_message(0xfedcba9876543210ull, Ledger::Time(1234567890123), ids);
     const Tokens back = parse_tokens(message);
     EXPECT_EQ(back.step, 0xfedcba9876543210ull);
     EXPECT_EQ(back.ids, ids);
     // A cut between two ids cannot be seen here: the driver compares the number with the plan's.
     for (std::size_t size = 1; size < message.size(); ++size) {
       const Bytes cut = first_bytes(message, size);
-      if (size >= 9 && (size - 9) % 4 == 0) {
-        EXPECT_EQ(parse_tokens(cut).ids.size(), (size - 9) / 4);
+      if (size >= 17 && (size - 17) % 4 == 0) {
+        EXPECT_EQ(parse_tokens(cut).ids.size(), (size - 17) / 4);
       } else {
         EXPECT_THROW(parse_tokens(cut), comm::CommError) << size;
       }
@@ -139,12 +141,12 @@ TEST(Messages, BrokenStopRequestsAreRefused) {
 
 TEST(Messages, AnotherKindIsRefused) {
   const Bytes stop = signal_message(MessageKind::stop);
-  const Bytes plan = plan_message({});
+  const Bytes plan = plan_message({}, {});
   EXPECT_THROW(parse_plan(stop), comm::CommError);
   EXPECT_THROW(parse_plan({}), comm::CommError);
   EXPECT_THROW(parse_tokens(plan), comm::CommError);
   EXPECT_THROW(parse_tokens({}), comm::CommError);
-  EXPECT_THROW(parse_times(tokens_message(1, {})), comm::CommError);
+  EXPECT_THROW(parse_times(tokens_message(1, {}, {})), comm::CommError);
   EXPECT_THROW(parse_times({}), comm::CommError);
 }
 

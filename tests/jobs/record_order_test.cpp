@@ -59,6 +59,11 @@ TEST(RecordOrder, LongestAnswersFirst) {
   EXPECT_THAT(order_of({{1024, 10, 1}, {511, 11, 2}}), ElementsAre(0, 1));
 }
 
+TEST(RecordOrder, LongestAnswersFirstInAGroup) {
+  EXPECT_THAT(order_of({{60, 10, 1}, {50, 300, 1}, {40, 20, 1}, {90, 200, 2}}),
+              ElementsAre(1, 2, 0, 3));
+}
+
 TEST(RecordOrder, WindowsOneByOne) {
   RecordOrder order;
   order.begin({{1, kMost, 1}, {2, kMost, 2}});

@@ -8,9 +8,9 @@
 namespace penstock::jobs {
 namespace {
 
-// A step may take this much longer than the longest one in flight. So prefill work spreads over
-// the slots evenly, while its share can still grow from step to step when there is much of it.
-constexpr double kStepGrowth = 1.25;
+// A step may take this much longer than those in flight, at most. So prefill work spreads over the
+// slots evenly, while its share can still grow from step to step when there is much of it.
+constexpr double kStepGrowth = 0.25;
 // Rows a prefill chunk gets even so: fewer would not pay for the step.
 constexpr std::uint32_t kLeastChunk = 32;
 // Tokens of an answer expected before any is known.
@@ -144,12 +144,7 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   Slot& slot = slots_.at(slot_index);
   if (slot.busy) throw std::logic_error("a slot was planned before its last step was complete");
   Building building{slot, {}, {}, 0};
-  for (const Slot& other : slots_) {
-    if (other.busy) {
-      building.target_seconds =
-          std::max(building.target_seconds, other.predicted_seconds * kStepGrowth);
-    }
-  }
+  building.target_seconds = longest_step();
   building.plan.sequences.reserve(slot.running.size() + 1);
   building.plan.tokens.reserve(slot.running.size() + 1);
   building.plan.block_table.reserve(slot.table_blocks + slot.running.size());
@@ -169,6 +164,23 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   slot.predicted_seconds = cost_.seconds(building.shape);
   slot.table_blocks = plan.block_table.size();
   return std::move(building.plan);
+}
+
+// How long a step may take, so that the steps in flight do not wait for it. Each stage computes a
+// step of every slot in a round; meanwhile a step goes through all stages, at the speed of the
+// longest. With a slot more than stages, a step that is longer than the mean by one part in as many
+// as there are stages keeps nobody waiting. 0: no limit, as nothing is in flight.
+double Scheduler::longest_step() const {
+  double seconds = 0;
+  std::size_t others = 0;
+  for (const Slot& other : slots_) {
+    if (!other.busy) continue;
+    seconds += other.predicted_seconds;
+    ++others;
+  }
+  if (others == 0) return 0;
+  const double spare = limits_.slots > 2 ? 1.0 / (limits_.slots - 2) : kStepGrowth;
+  return seconds / static_cast<double>(others) * (1 + std::min(spare, kStepGrowth));
 }
 
 // Sequences that are in the slot already: first those that decode (one row each), then those

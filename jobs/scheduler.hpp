@@ -93,6 +93,7 @@ class Scheduler {
   struct Slot;
   struct Building;  // the plan under construction
 
+  double longest_step() const;
   void plan_running(Building& building, bool decodes);
   void admit(Building& building);
   void join(Sequence& sequence, Slot& slot);

@@ -74,6 +74,8 @@ struct RunSummary {
   double load_seconds = 0;  // until the first step
   std::string output;       // path
   std::vector<StageLedger> stages;
+  std::uint32_t slots = 1;
+  std::uint64_t steps = 0;
 };
 std::string format_summary(const RunSummary& summary, int width);
 

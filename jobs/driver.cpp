@@ -77,7 +77,7 @@ class Driver {
 
   // Whether records are still to be admitted.
   void keep_pace(std::uint32_t slot) {
-    rounds_.visit(slot, context_.now());
+    rounds_.visit(slot, steady_now());  // limits of time are real, also in a rehearsal
     pace_ = workload_.pace(
         [this] { return static_cast<double>(scheduler_.rounds_needed()) * rounds_.seconds(); });
     scheduler_.set_admitting(pace_ == Pace::admit);

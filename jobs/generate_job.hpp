@@ -102,6 +102,7 @@ class GenerateJob {
   Pace told_pace_ = Pace::admit;
   bool partial_kept_ = false;  // since a signal that may be followed by the end
   std::vector<StageReport> stages_;
+  std::string rehearsal_;  // what of; empty for a real run
   std::vector<double> busy_;
   Ledger::Time started_{};
   Ledger::Time next_loading_{};

@@ -29,6 +29,10 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.context_limit = context_.context_limit;
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.stages = setup.reports;
+  if (!setup.rehearsal.empty()) {
+    h.more.emplace_back("REHEARSAL",
+                        "of " + setup.rehearsal + ": answers are made up, times are predictions");
+  }
   h.more.emplace_back("sampling", describe(context_.defaults));
   if (options_.input.parts > 1) {
     h.more.emplace_back("part", fmt::format("{} of {}: records {} to {} of {}", options_.input.part,
@@ -62,6 +66,8 @@ void GenerateJob::write_ledger(const PipelineTotals& totals) const {
                        {"prompt_tokens", totals.prompt_tokens},  // evictions' repeats included
                        {"generated_tokens", totals.generated_tokens},
                        {"evictions", totals.evictions},
+                       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
+                       {"seconds", totals.seconds},
                        {"stages", stages}});
 }
 
@@ -72,7 +78,10 @@ RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) 
   s.records_failed = c.failed;
   s.tokens_in = workload_->tokens_in();
   s.tokens_out = workload_->tokens_out();
-  s.seconds = std::chrono::duration<double>(now - started_).count();
+  const double real_seconds = std::chrono::duration<double>(now - started_).count();
+  s.seconds = rehearsal_.empty() ? real_seconds : totals.seconds;
+  s.rehearsal = rehearsal_;
+  s.rehearsed_in = real_seconds;
   s.load_seconds = load_seconds_;
   s.output = options_.output;
   for (std::size_t i = 0; i < totals.stages.size(); ++i) {

@@ -74,4 +74,9 @@ double StepCost::seconds(const StepShape& shape) const {
   return seconds;
 }
 
+bool StepCost::operator==(const StepCost& other) const {
+  return parts_ == other.parts_ && range_.layers() == other.range_.layers() &&
+         range_.first == other.range_.first && range_.last == other.range_.last;
+}
+
 }  // namespace penstock::model

@@ -1,6 +1,7 @@
 #include "app/pipeline_options.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <exception>
@@ -44,7 +45,16 @@ void add_pipeline_options(OptionParser& parser) {
          "how activations travel: local between threads of one process, mpi between ranks (between "
          "GPUs by way of host memory), nccl between GPUs, auto");
   layout("device", po::value<std::string>()->default_value("auto"),
-         "cpu, cuda (a GPU for each rank), auto: GPUs where there are some");
+         "cpu, cuda (a GPU for each rank), virtual (a rehearsal: nothing is computed, answers are "
+         "made up, times are those of --virtual), auto: GPUs where there are some");
+  layout("virtual", po::value<std::string>()->value_name("SPEC"),
+         ("what --device virtual stands for: DEVICE, DEVICE,LINK or DEVICE,LINK:N,LINK with the "
+          "first link in nodes of N, or a file.json (jobs/README.md); devices: " +
+          fmt::format("{}; links: {}", fmt::join(model::device_model_names(), ", "),
+                      fmt::join(jobs::link_model_names(), ", ")))
+             .c_str());
+  layout("virtual-realtime", flag(),
+         "take the time that a rehearsal is about, instead of counting it");
   layout("threads", po::value<std::int64_t>()->default_value(0, "auto"),
          "threads of each stage (auto: the cores this rank may use)");
   layout("watchdog-seconds",
@@ -69,7 +79,8 @@ void add_pipeline_options(OptionParser& parser) {
   numbers("max-step-tokens", po::value<std::int64_t>()->default_value(0, "auto"),
           "tokens computed in one step (auto: 512, on GPUs 2048)");
   numbers("slots", po::value<std::int64_t>()->default_value(0, "auto"),
-          "micro-batches in flight (auto: 1 for one stage, else stages + 1)");
+          "micro-batches in flight (auto: 1 for one stage, else stages + 1; of a rehearsal as many "
+          "more as its links need)");
 }
 
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
@@ -96,9 +107,16 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     choice.device = jobs::DeviceKind::cpu;
   } else if (device == "cuda") {
     choice.device = jobs::DeviceKind::cuda;
+  } else if (device == "virtual") {
+    choice.device = jobs::DeviceKind::virtual_device;
   } else if (device != "auto") {
-    throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu, cuda", device));
+    throw jobs::UsageError(
+        fmt::format("--device '{}' is not known: auto, cpu, cuda, virtual", device));
   }
+  if (const auto spec = given<std::string>(values, "virtual")) {
+    choice.machine = jobs::parse_virtual_machine(*spec);
+  }
+  choice.realtime = is_on(values, "virtual-realtime");
   choice.stages = static_cast<int>(count(values, "stages", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
@@ -113,6 +131,7 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   choice.max_context = count(values, "max-context", 0);
   const auto memory = values["kv-memory"].as<std::string>();
   if (memory != "auto") choice.kv_memory = parse_bytes("--kv-memory", memory);
+  jobs::check_choice(choice);
   return choice;
 }
 

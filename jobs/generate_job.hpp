@@ -103,6 +103,7 @@ class GenerateJob {
   bool partial_kept_ = false;  // since a signal that may be followed by the end
   std::vector<StageReport> stages_;
   std::uint32_t slots_ = 0;
+  std::string rehearsal_;  // what of; empty for a real run
   std::vector<double> busy_;
   Ledger::Time started_{};
   Ledger::Time next_loading_{};

@@ -30,6 +30,10 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.context_limit = context_.context_limit;
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.stages = setup.reports;
+  if (!setup.rehearsal.empty()) {
+    h.more.emplace_back("REHEARSAL",
+                        "of " + setup.rehearsal + ": answers are made up, times are predictions");
+  }
   h.more.emplace_back("sampling", describe(context_.defaults));
   if (options_.input.parts > 1) {
     h.more.emplace_back("part", fmt::format("{} of {}: records {} to {} of {}", options_.input.part,
@@ -74,6 +78,7 @@ void GenerateJob::write_ledger(const PipelineTotals& totals, Ledger::Time now) c
   folder_->write_json(
       "ledger.json",
       {{"version", options_.version},
+       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
        {"finished_before", finished_before()},
        {"answered", c.answered},  // of the job, all its runs so far
        {"failed", c.failed},
@@ -100,7 +105,10 @@ RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) 
   s.records_failed = c.failed;
   s.tokens_in = workload_->tokens_in();
   s.tokens_out = workload_->tokens_out();
-  s.seconds = std::chrono::duration<double>(now - started_).count();
+  const double real_seconds = std::chrono::duration<double>(now - started_).count();
+  s.seconds = rehearsal_.empty() ? real_seconds : totals.seconds;
+  s.rehearsal = rehearsal_;
+  s.rehearsed_in = real_seconds;
   s.load_seconds = load_seconds_;
   s.output = options_.output;
   s.slots = slots_;

@@ -203,7 +203,14 @@ std::string format_summary(const RunSummary& summary, int width) {
     records +=
         fmt::format(", {} failed (see their error rows)", format_grouped(summary.records_failed));
   }
-  std::string text = labelled("records", records);
+  std::string text;
+  if (!summary.rehearsal.empty()) {
+    text += labelled("REHEARSAL",
+                     fmt::format("of {}: the answers are made up, times predicted; it "
+                                 "took {}",
+                                 summary.rehearsal, format_duration(summary.rehearsed_in)));
+  }
+  text += labelled("records", records);
   text += labelled("time",
                    fmt::format("{} of work, {} of loading before", format_duration(summary.seconds),
                                format_duration(summary.load_seconds)));

@@ -125,11 +125,11 @@ void RecordOrder::rank() {
     work += time;
     footprint += time * tokens / group.records;
   }
+  // Where the KV memory has room for all, nothing speaks against longest first, which takes
+  // estimates that are too low better: as if records that begin were the whole window.
   double at_once = std::numeric_limits<double>::infinity();
-  if (room_.sequences > 0) {
-    at_once = std::min(static_cast<double>(room_.sequences),
-                       static_cast<double>(room_.kv_tokens) * work / footprint);
-  }
+  const double held = static_cast<double>(room_.kv_tokens) * work / footprint;
+  if (held < static_cast<double>(room_.sequences)) at_once = held;
   const double waiting = std::max(static_cast<double>(room_.given) - at_once, 0.0) * work / records;
   ranked_.clear();
   for (std::uint32_t i = 0; i < groups_.size(); ++i) {

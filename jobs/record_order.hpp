@@ -18,15 +18,16 @@ struct RecordFacts {
 
 // How much of a window is in the pipeline at once.
 struct PipelineRoom {
-  std::uint64_t sequences = 0;  // at most; 0: all, so that the order is longest first
-  std::uint64_t given = 0;      // records that are computed or wait for it, at most
+  std::uint64_t sequences = 0;  // that are computed at once, at most
+  std::uint64_t given = 0;      // records that are computed or wait for that, at most
   std::uint64_t kv_tokens = 0;
 };
 
-// The order in which the records of a window are worked on. Long ones begin early enough to end
-// with the window, so the short ones are left for the pipeline's drain; until then lengths are
-// mixed: many long ones at once would fill the KV memory, and few rows share each step. Records
-// with equal prefixes stay together, a group placed by its longest record.
+// The order in which the records of a window are worked on. Where the KV memory has room for all
+// sequences: longest first. Where it has not, many long ones at once would fill it, and few rows
+// share each step: lengths are mixed then, as far as the long ones still end with the window.
+// Either way the short ones are left for the pipeline's drain. Records with equal prefixes stay
+// together, a group placed by its longest record.
 //
 // A record is in the pipeline for a round a token of its answer, and for a round a chunk of its
 // prompt. How long answers get is learnt as they come, by kind: groups of equal prefixes with many

@@ -185,6 +185,10 @@ void GenerateJob::begin(const StageSetup& setup) {
   stages_ = setup.reports;
   slots_ = setup.options.slots;
   rehearsal_ = setup.rehearsal;
+  const std::uint64_t sequences =
+      std::min(setup.options.max_sequences, setup.options.max_step_tokens);
+  dataset_->set_room({sequences * slots_, sequences * (slots_ + 1),
+                      std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens});
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
   if (!options_.quiet) {
     print(format_header(header(setup), terminal_width()));

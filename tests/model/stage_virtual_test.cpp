@@ -179,6 +179,10 @@ TEST(VirtualStage, TakesTheTimeOfItsParts) {
   // Rows of 10 from 0 on and 1 from 99 on attend to 55 and 100 positions, of 10 and 100 cached.
   const StepShape shape{11, 1, 155, 110};
   const StepPlan plan = plan_of(0, {{1, 0, 10, false}, {2, 99, 1}});
+  EXPECT_EQ(shape_of(plan).rows, shape.rows);
+  EXPECT_EQ(shape_of(plan).sampled, shape.sampled);
+  EXPECT_EQ(shape_of(plan).attended, shape.attended);
+  EXPECT_EQ(shape_of(plan).cached, shape.cached);
   std::vector<std::byte> bytes(8);
   const auto middle = stage_of({10, 13, false, false});
   EXPECT_FALSE(middle->modelled_seconds());

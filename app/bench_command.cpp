@@ -54,7 +54,7 @@ int bench_command(Invocation& invocation) {
   group("prompt", po::value<std::int64_t>()->default_value(128), "tokens of each prompt");
   group("generate", po::value<std::int64_t>()->default_value(128), "tokens of each answer");
   group("json", flag(), "machine-readable");
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::one);
   po::variables_map values;
   jobs::BenchOptions options;
   const auto read = [&] {

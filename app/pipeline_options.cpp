@@ -35,10 +35,16 @@ std::uint32_t count(const po::variables_map& values, const char* name, std::int6
 
 }  // namespace
 
-void add_pipeline_options(OptionParser& parser) {
+void add_pipeline_options(OptionParser& parser, Replicas replicas) {
   auto layout = parser.group("Layout");
   layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
          "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
+  if (replicas == Replicas::any) {
+    layout("replicas", po::value<std::int64_t>()->default_value(0, "auto"),
+           "copies of the model that share the records, each a pipeline of --stages consecutive "
+           "ranks; "
+           "(auto: ranks / --stages, 1 if neither is given)");
+  }
   layout("link", po::value<std::string>()->default_value("auto"),
          "how activations travel: local between threads of one process, mpi between ranks (between "
          "GPUs by way of host memory), nccl between GPUs, auto");
@@ -99,6 +105,8 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu, cuda", device));
   }
   choice.stages = static_cast<int>(count(values, "stages", 0));
+  choice.replicas =
+      values.count("replicas") == 0 ? 1 : static_cast<int>(count(values, "replicas", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
@@ -124,7 +132,8 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
   try {
     read();
     // Ranks must agree that there is one.
-    const jobs::Layout layout = jobs::choose_layout(world, choice.link, choice.stages);
+    const jobs::Layout layout =
+        jobs::choose_layout(world, choice.link, choice.stages, choice.replicas);
     jobs::check_device(choice.device, choice.link, layout);
   } catch (const std::exception& e) {
     ok = false;

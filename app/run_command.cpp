@@ -162,7 +162,7 @@ int run_command(Invocation& invocation) {
   job("quiet", flag(), "only errors");
   job("verbose", flag(), "also how many bytes of the checkpoint each rank read");
   add_generation_options(parser);
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::any);
   po::variables_map values;
   jobs::RunOptions options;
   const auto read = [&] {

@@ -217,7 +217,7 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
 }
 
 int run_bench(const comm::World& world, const BenchOptions& options) {
-  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages, 1);
   return run_stages(
       world, layout,
       [&](comm::Endpoint& endpoint) {

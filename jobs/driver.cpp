@@ -192,6 +192,7 @@ class Driver {
   }
 
   bool pump() {
+    workload_.poll();
     bool arrived = false;
     while (auto message = endpoint_.control->try_receive()) {
       arrived = true;

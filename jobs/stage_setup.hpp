@@ -28,6 +28,7 @@ struct PipelineChoice {
   LinkKind link = LinkKind::automatic;
   DeviceKind device = DeviceKind::automatic;
   int stages = 0;
+  int replicas = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
   std::optional<io::DType> kv_dtype;
@@ -41,7 +42,7 @@ struct PipelineChoice {
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
 
-// A stage that is loaded, with its cache, and what all stages agreed on.
+// A stage that is loaded, with its cache, and what all stages of all replicas agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;
   model::ModelConfig config;
@@ -53,16 +54,16 @@ struct StageSetup {
   model::StepCost cost;  // of the slowest stage
   StageDevice device;
   LinkReport links;
-  std::vector<StageReport> reports;   // of all stages
+  std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
 };
 
 // Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
 // allocates the cache. `device` is what take_device() gave.
-// Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
+// A driver gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
-// Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
+// Collective over all replicas: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,

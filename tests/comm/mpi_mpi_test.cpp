@@ -12,7 +12,7 @@ constexpr std::size_t kSmallPiece = 1000;
 
 Transport ranks(const std::string& name, std::size_t max_piece_bytes) {
   return {name, [max_piece_bytes](const std::function<void(Endpoint&)>& body) {
-            Endpoint endpoint = mpi_endpoint(support::world(), max_piece_bytes);
+            Endpoint endpoint = mpi_endpoint(support::world(), 1, max_piece_bytes);
             body(endpoint);
           }};
 }
@@ -32,8 +32,8 @@ TEST(MpiEndpoint, DescribesMembersByRankAndHost) {
 }
 
 TEST(MpiEndpoint, PieceSizesThatMpiCannotCountAreRefused) {
-  EXPECT_THROW(mpi_endpoint(support::world(), 0), std::invalid_argument);
-  EXPECT_THROW(mpi_endpoint(support::world(), std::size_t{1} << 31U), std::invalid_argument);
+  EXPECT_THROW(mpi_endpoint(support::world(), 1, 0), std::invalid_argument);
+  EXPECT_THROW(mpi_endpoint(support::world(), 1, std::size_t{1} << 31U), std::invalid_argument);
 }
 
 // Everyone but `late` waits in vain; then `late` comes as well.

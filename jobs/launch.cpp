@@ -50,6 +50,12 @@ Layout choose_for_ranks(int ranks, LinkKind kind, int stages, int replicas) {
   if (stages == 0 && replicas == 0) return {kind, ranks, 1};
   if (stages != 0 && replicas != 0) {
     if (std::int64_t{stages} * replicas == ranks) return {kind, stages, replicas};
+    if (replicas == 1) {
+      throw UsageError(fmt::format(
+          "--stages {} needs as many ranks for one pipeline, but {} were started: give mpirun or "
+          "srun that number (-n), or leave --stages out",
+          stages, ranks));
+    }
     throw UsageError(fmt::format(
         "--replicas {} of --stages {} need {} ranks, but {} were started: give mpirun or srun that "
         "number (-n), or leave one of the two options out",

@@ -175,6 +175,8 @@ void GenerateJob::begin(const StageSetup& setup) {
   }
   shares_.clear();
   stages_ = setup.reports;
+  slots_ = setup.options.slots;
+  rehearsal_ = setup.rehearsal;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
   if (!options_.quiet) {
     print(format_header(header(setup), terminal_width()));
@@ -231,7 +233,7 @@ int GenerateJob::finish(const PipelineTotals& totals) {
   stay_alive(alive_, [&](const Alive& moved) {
     wait_for_state();
     own_.finish();
-    write_ledger();
+    write_ledger(now);
     if (counts().left == 0) {
       code = merge(moved);
     } else {
@@ -334,6 +336,7 @@ std::string GenerateJob::reason() const {
 
 ReplicaStatus GenerateJob::sum() const {
   ReplicaStatus sum = own_.status();
+  sum.totals = drivers_.statuses()[0].totals;
   for (std::size_t i = 1; i < drivers_.statuses().size(); ++i) {
     const ReplicaStatus& status = drivers_.statuses()[i];
     sum.counts.answered += status.counts.answered;
@@ -341,6 +344,10 @@ ReplicaStatus GenerateJob::sum() const {
     sum.counts.partial_tokens += status.counts.partial_tokens;
     sum.tokens_in += status.tokens_in;
     sum.tokens_out += status.tokens_out;
+    sum.totals.steps += status.totals.steps;
+    sum.totals.prompt_tokens += status.totals.prompt_tokens;
+    sum.totals.generated_tokens += status.totals.generated_tokens;
+    sum.totals.evictions += status.totals.evictions;
     sum.busy.insert(sum.busy.end(), status.busy.begin(), status.busy.end());
   }
   return sum;

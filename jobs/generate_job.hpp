@@ -71,7 +71,8 @@ class GenerateJob {
   RunHeader header(const StageSetup& setup) const;
   RunSummary summary(Ledger::Time now) const;
   std::vector<StageLedger> ledgers() const;
-  void write_ledger() const;
+  const PipelineTotals& slowest() const;
+  void write_ledger(Ledger::Time now) const;
   void print_failures() const;
 
   const RunOptions& options_;
@@ -90,6 +91,8 @@ class GenerateJob {
   std::optional<Progress> progress_;
   std::optional<DrainClock> clock_;  // until the own part takes it
   std::vector<StageReport> stages_;  // of all replicas
+  std::uint32_t slots_ = 0;
+  std::string rehearsal_;  // what of; empty for a real run
   Ledger::Time started_{};
   Ledger::Time next_loading_{};
   Ledger::Time next_state_{};

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "jobs/generate_job.hpp"
+#include "jobs/ledger_advice.hpp"
 #include "jobs/terminal.hpp"
 
 namespace penstock::jobs {
@@ -30,6 +31,10 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.replicas = drivers_.replicas();
   h.stages = setup.reports;
+  if (!setup.rehearsal.empty()) {
+    h.more.emplace_back("REHEARSAL",
+                        "of " + setup.rehearsal + ": answers are made up, times are predictions");
+  }
   h.more.emplace_back("sampling", describe(own_.context().defaults));
   if (options_.input.parts > 1) {
     h.more.emplace_back("part", fmt::format("{} of {}: records {} to {} of {}", options_.input.part,
@@ -63,34 +68,69 @@ std::vector<StageLedger> GenerateJob::ledgers() const {
   return ledgers;
 }
 
-void GenerateJob::write_ledger() const {
-  PipelineTotals sum;
+// The replica that worked for longest, which decides when the job is done.
+const PipelineTotals& GenerateJob::slowest() const {
+  const auto& statuses = drivers_.statuses();
+  return std::max_element(statuses.begin(), statuses.end(),
+                          [](const ReplicaStatus& a, const ReplicaStatus& b) {
+                            return a.totals.seconds < b.totals.seconds;
+                          })
+      ->totals;
+}
+
+void GenerateJob::write_ledger(Ledger::Time now) const {
+  const ReplicaStatus all = sum();
   nlohmann::json replicas = nlohmann::json::array();
   for (const ReplicaStatus& status : drivers_.statuses()) {
     const PipelineTotals& totals = status.totals;
-    sum.steps += totals.steps;
-    sum.prompt_tokens += totals.prompt_tokens;
-    sum.generated_tokens += totals.generated_tokens;
-    sum.evictions += totals.evictions;
-    replicas.push_back({{"seconds", totals.seconds},
+    replicas.push_back({{"pipeline_seconds", totals.seconds},
                         {"steps", totals.steps},
                         {"prompt_tokens", totals.prompt_tokens},
-                        {"generated_tokens", totals.generated_tokens}});
+                        {"generated_tokens", totals.generated_tokens},
+                        {"evictions", totals.evictions}});
   }
   nlohmann::json stages = nlohmann::json::array();
   for (const StageLedger& ledger : ledgers()) {
+    const StageReport& report = stages_[stages.size()];
     nlohmann::json stage = ledger.totals;
-    stage["bytes_read"] = stages_[stages.size()].bytes_read;
-    stage["replica"] = ledger.replica;
-    stage["rank"] = ledger.rank;
+    stage["waiting"] = ledger.totals.waiting();
+    stage["replica"] = report.replica;
+    stage["rank"] = report.rank;
+    stage["host"] = report.host;
+    stage["layers"] = {report.layer_begin, report.layer_end};
+    stage["threads"] = report.threads;
+    stage["gpu"] = report.gpu;
+    stage["weight_bytes"] = report.weight_bytes;
+    stage["kv_bytes"] = report.kv_bytes;
+    stage["bytes_read"] = report.bytes_read;
     stages.push_back(std::move(stage));
   }
-  folder_->write_json("ledger.json", {{"steps", sum.steps},
-                                      {"prompt_tokens", sum.prompt_tokens},  // with repeats after
-                                      {"generated_tokens", sum.generated_tokens},  // evictions
-                                      {"evictions", sum.evictions},
-                                      {"replicas", replicas},
-                                      {"stages", stages}});
+  const PipelineTotals& longest = slowest();
+  PipelineLedger run{{}, slots_, longest.steps};
+  for (const StageTimes& stage : longest.stages) run.stages.push_back(stage.totals);
+  const Advice advice = advise(run);
+  folder_->write_json(
+      "ledger.json",
+      {{"version", options_.version},
+       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
+       {"finished_before", finished_before()},
+       {"answered", all.counts.answered},  // of the job, all its runs so far
+       {"failed", all.counts.failed},
+       {"tokens_in", all.tokens_in},  // of this run, as all that follows
+       {"tokens_out", all.tokens_out},
+       {"load_seconds", load_seconds_},
+       {"work_seconds", std::chrono::duration<double>(now - started_).count()},
+       {"pipeline_seconds", longest.seconds},  // of the replica that took longest
+       {"slots", slots_},
+       {"steps", all.totals.steps},
+       {"prompt_tokens", all.totals.prompt_tokens},  // evictions' repeats included
+       {"generated_tokens", all.totals.generated_tokens},
+       {"evictions", all.totals.evictions},
+       {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
+       {"advice",
+        {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
+       {"replicas", replicas},
+       {"stages", stages}});
 }
 
 RunSummary GenerateJob::summary(Ledger::Time now) const {
@@ -100,10 +140,16 @@ RunSummary GenerateJob::summary(Ledger::Time now) const {
   s.records_failed = all.counts.failed;
   s.tokens_in = all.tokens_in;
   s.tokens_out = all.tokens_out;
-  s.seconds = std::chrono::duration<double>(now - started_).count();
+  const double real_seconds = std::chrono::duration<double>(now - started_).count();
+  s.seconds = rehearsal_.empty() ? real_seconds : slowest().seconds;
+  s.rehearsal = rehearsal_;
+  s.rehearsed_in = real_seconds;
   s.load_seconds = load_seconds_;
   s.output = options_.output;
+  s.slots = slots_;
+  s.steps = slowest().steps;
   s.stages = ledgers();
+  if (drivers_.replicas() == 1) return s;
   for (const ReplicaStatus& status : drivers_.statuses()) {
     s.replica_seconds.push_back(status.totals.seconds);
   }

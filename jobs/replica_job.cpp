@@ -124,7 +124,9 @@ Pace ReplicaJob::pace(const std::function<double()>& needed_seconds) {
     workload_->journal_partial();
     journal_->hurry();
   }
-  const std::chrono::duration<double> needed(needed_seconds());
+  // What records need in a rehearsal is not the time that limits are about.
+  const bool rehearsed = options_.pipeline.machine && !options_.pipeline.realtime;
+  const std::chrono::duration<double> needed(rehearsed ? 0.0 : needed_seconds());
   const Pace now = clock_->pace(Clock::now(), request,
                                 std::chrono::duration_cast<std::chrono::nanoseconds>(needed));
   if (now > told_pace_) tell_drain(now);

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "jobs/ledger_advice.hpp"
+
 namespace penstock::jobs {
 namespace {
 
@@ -99,6 +101,12 @@ std::string replica_line(const std::vector<double>& seconds) {
                               "{}, for {}",
                               seconds.size(), last - seconds.begin(), format_duration(*last),
                               first - seconds.begin(), format_duration(*first)));
+}
+
+// That decides how long the job takes.
+int slowest_replica(const RunSummary& summary) {
+  const auto& seconds = summary.replica_seconds;
+  return static_cast<int>(std::max_element(seconds.begin(), seconds.end()) - seconds.begin());
 }
 
 // The sum over replicas, stage by stage.
@@ -243,7 +251,14 @@ std::string format_summary(const RunSummary& summary, int width) {
     records +=
         fmt::format(", {} failed (see their error rows)", format_grouped(summary.records_failed));
   }
-  std::string text = labelled("records", records);
+  std::string text;
+  if (!summary.rehearsal.empty()) {
+    text += labelled("REHEARSAL",
+                     fmt::format("of {}: the answers are made up, times predicted; it "
+                                 "took {}",
+                                 summary.rehearsal, format_duration(summary.rehearsed_in)));
+  }
+  text += labelled("records", records);
   text += labelled("time",
                    fmt::format("{} of work, {} of loading before", format_duration(summary.seconds),
                                format_duration(summary.load_seconds)));
@@ -254,7 +269,12 @@ std::string format_summary(const RunSummary& summary, int width) {
   text += labelled("output", summary.output);
   text += replica_line(summary.replica_seconds);
   if (summary.stages.empty()) return text;
-  return text + "time of each stage, %\n" + format_ledger(summary.stages, width);
+  PipelineLedger run{{}, summary.slots, summary.steps};
+  for (const StageLedger& stage : summary.stages) {
+    if (stage.replica == slowest_replica(summary)) run.stages.push_back(stage.totals);
+  }
+  return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
+         format_advice(run);
 }
 
 std::string format_ledger(const std::vector<StageLedger>& stages, int width) {

@@ -73,11 +73,15 @@ struct RunSummary {
   std::uint64_t records_failed = 0;
   std::uint64_t tokens_in = 0;
   std::uint64_t tokens_out = 0;
-  double seconds = 0;                   // of the work, without loading
-  double load_seconds = 0;              // until the first step
-  std::string output;                   // path
-  std::vector<StageLedger> stages;      // of all replicas
-  std::vector<double> replica_seconds;  // of work; one or none: there are no replicas to tell of
+  double seconds = 0;                     // of the work, without loading
+  double load_seconds = 0;                // until the first step
+  std::string output;                     // path
+  std::vector<StageLedger> stages;        // of all replicas
+  std::vector<double> replica_seconds{};  // of work, by the drivers' clocks; none: one replica
+  std::uint32_t slots = 1;
+  std::uint64_t steps = 0;  // of the replica that took longest
+  std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run
+  double rehearsed_in = 0;  // real seconds
 };
 std::string format_summary(const RunSummary& summary, int width);
 

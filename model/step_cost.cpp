@@ -47,6 +47,18 @@ class LimitsCost : public PartCost {
 
 }  // namespace
 
+StepShape shape_of(const StepPlan& plan) {
+  StepShape shape;
+  shape.rows = plan.rows();
+  for (const SequenceStep& sequence : plan.sequences) {
+    const std::uint64_t rows = sequence.rows;
+    shape.sampled += sequence.sample ? 1 : 0;
+    shape.attended += rows * sequence.position + rows * (rows + 1) / 2;
+    shape.cached += sequence.position + rows;
+  }
+  return shape;
+}
+
 std::shared_ptr<const PartCost> cost_by_limits(const ModelConfig& config, io::DType dtype,
                                                io::DType kv_dtype, const MachineLimits& limits) {
   return std::make_shared<LimitsCost>(config, dtype, kv_dtype, limits);
@@ -60,6 +72,11 @@ double StepCost::seconds(const StepShape& shape) const {
   if (range_.first) seconds += parts_->embedding(shape);
   if (range_.last) seconds += parts_->head(shape);
   return seconds;
+}
+
+bool StepCost::operator==(const StepCost& other) const {
+  return parts_ == other.parts_ && range_.layers() == other.range_.layers() &&
+         range_.first == other.range_.first && range_.last == other.range_.last;
 }
 
 }  // namespace penstock::model

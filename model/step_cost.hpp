@@ -7,6 +7,7 @@
 #include "model/config.hpp"
 #include "model/ops/machine_limits.hpp"
 #include "model/stage_plan.hpp"
+#include "model/step_plan.hpp"
 
 namespace penstock::model {
 
@@ -17,6 +18,8 @@ struct StepShape {
   std::uint64_t attended = 0;  // sum over rows of the positions each attends to
   std::uint64_t cached = 0;    // sum over sequences of the positions read from the cache
 };
+
+StepShape shape_of(const StepPlan& plan);
 
 // Predicts how long the parts of one network take on one kind of device, in seconds. All layers
 // are alike. Immutable: any thread.
@@ -39,6 +42,8 @@ class StepCost {
  public:
   StepCost(std::shared_ptr<const PartCost> parts, const StageRange& range);
   double seconds(const StepShape& shape) const;
+  // Same parts, of the same number: the same seconds.
+  bool operator==(const StepCost& other) const;
 
  private:
   std::shared_ptr<const PartCost> parts_;

@@ -106,14 +106,14 @@ TEST(Report, ReplicasAreShownWhereThereAreSeveral) {
       std::string::npos)
       << end;
   // 1 + 3 + 5 seconds of compute, 2 + 4 + 6 of drain.
-  EXPECT_EQ(
-      end.substr(end.find("  stage  compute")),
+  const std::string table =
       "  stage  compute  wait upstream  wait downstream  communication  starved  drain  waits  "
       "total\n"
-      "      0    100.0            0.0              0.0            0.0      0.0    0.0    0.0  "
-      "9.0 s\n"
-      "      1      0.0            0.0              0.0            0.0      0.0  100.0  100.0  "
-      " 12 s\n");
+      "      0    100.0            0.0              0.0            0.0      0.0    0.0    0.0  9.0 "
+      "s\n"
+      "      1      0.0            0.0              0.0            0.0      0.0  100.0  100.0   12 "
+      "s\n";
+  EXPECT_NE(end.find(table), std::string::npos) << end;
 }
 
 TEST(Report, HeaderShowsGpusWithin80Columns) {

@@ -79,9 +79,10 @@ class FlightLog {
   int exceptions_;  // under way when this object was made
 };
 
+// `signals`: null for one that does not listen.
 PipelineTotals drive(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
-                     StopSignals& signals, ReplicaJob& work) {
-  FlightLog log(endpoint, options, &signals, [&work] { work.hurry(); });
+                     StopSignals* signals, ReplicaJob& work) {
+  FlightLog log(endpoint, options, signals, [&work] { work.hurry(); });
   return run_driver(endpoint, *setup.stage, setup.options, setup.cost, work.workload(),
                     log.recorder());
 }
@@ -96,7 +97,7 @@ void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options
 
 // The driver of a replica other than the first. The exit code is the first one's to say.
 int help(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
-         StopSignals& signals, ReplicaJob& work, Drivers& drivers) {
+         StopSignals* signals, ReplicaJob& work, Drivers& drivers) {
   const PipelineTotals totals = drive(endpoint, setup, options, signals, work);
   stay_alive([&](std::uint64_t done) { endpoint.beat(done); },
              [&](const Alive&) { work.finish(); });
@@ -134,18 +135,25 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     if (is_first) job->begin(setup);
   });
   if (layout.replicas > 1) {
-    agree_on(endpoint, "sharing the records", [&] {
-      if (is_driver && !is_first) work->join(alive);
-    });
+    const auto share = [&] {
+      agree_on(endpoint, "sharing the records", [&] {
+        if (is_driver && !is_first) work->join(alive);
+      });
+      return 0;
+    };
+    is_first ? or_fail(*job, share) : share();
   }
   signals.take_end_signals();
+  const bool is_own_process = layout.link != LinkKind::local;
   if (!is_driver) {
-    obey(endpoint, setup, options, signals, layout.link != LinkKind::local);
+    obey(endpoint, setup, options, signals, is_own_process);
     return 0;
   }
-  if (!is_first) return help(endpoint, setup, options, signals, *work, drivers);
+  if (!is_first) {
+    return help(endpoint, setup, options, is_own_process ? &signals : nullptr, *work, drivers);
+  }
   return or_fail(*job, [&] {
-    const int code = job->finish(drive(endpoint, setup, options, signals, *work));
+    const int code = job->finish(drive(endpoint, setup, options, &signals, *work));
     drivers.end();
     drivers.dismiss_stages();
     return code;

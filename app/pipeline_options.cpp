@@ -155,12 +155,12 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
   const comm::World& world =
       invocation.world->emplace(invocation.argc, invocation.argv, kStartPatience * choice.watchdog);
   bool ok = true;
+  jobs::Layout layout;
   std::string text;
   try {
     if (wrong) std::rethrow_exception(wrong);
     // Ranks must agree that there is one.
-    const jobs::Layout layout =
-        jobs::choose_layout(world, choice.link, choice.stages, choice.replicas);
+    layout = jobs::choose_layout(world, choice.link, choice.stages, choice.replicas);
     jobs::check_device(choice.device, choice.link, layout);
   } catch (const std::exception& e) {
     ok = false;
@@ -168,7 +168,20 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
     // What rank 0 refuses, all do as a rule.
     if (world.rank() > 0) text += fmt::format(" (rank {}, host {})", world.rank(), world.host());
   }
-  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", choice.watchdog);
+  const comm::Endpoint endpoint = comm::mpi_endpoint(world);
+  endpoint.control->agree(ok, text, "reading the options", choice.watchdog);
+  // Ranks that differ here would not find each other.
+  const auto layouts = endpoint.control->all_gather(
+      fmt::format("{} replicas of {} stages", layout.replicas, layout.stages),
+      "comparing --replicas and --stages", choice.watchdog);
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::string& theirs = layouts[static_cast<std::size_t>(rank)];
+    if (theirs == layouts[0]) continue;
+    throw jobs::UsageError(
+        fmt::format("--replicas and --stages mean {} on rank 0, but {} on rank "
+                    "{}: give all ranks the same",
+                    layouts[0], theirs, rank));
+  }
   return true;
 }
 

@@ -57,7 +57,7 @@ int bench_command(Invocation& invocation) {
         "instead of batches, records without end, as many at once as fit: tokens per second in "
         "steady state, beside what the busiest stage allows");
   group("json", flag(), "machine-readable");
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::one);
   po::variables_map values;
   jobs::BenchOptions options;
   const auto read = [&] {

@@ -26,6 +26,7 @@ json to_json(const StageReport& report) {
   return {{"rank", report.rank},
           {"host", report.host},
           {"threads", report.threads},
+          {"replica", report.replica},
           {"stage", report.stage},
           {"begin", report.layer_begin},
           {"end", report.layer_end},
@@ -46,6 +47,7 @@ StageReport report_from(const json& j) {
   report.rank = j.at("rank");
   report.host = j.at("host");
   report.threads = j.at("threads");
+  report.replica = j.at("replica");
   report.stage = j.at("stage");
   report.layer_begin = j.at("begin");
   report.layer_end = j.at("end");
@@ -183,18 +185,23 @@ std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const Stage
                                device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
 }
 
-std::uint32_t slots(const Opened& run, const PipelineChoice& choice, int first_rank) {
+// The most that any replica needs, since all have equally many.
+std::uint32_t slots(const Opened& run, const PipelineChoice& choice, const Layout& layout) {
   if (choice.slots > 0) return choice.slots;
   if (run.ranges.size() == 1) return 1;
   if (!choice.machine) return static_cast<std::uint32_t>(run.ranges.size()) + 1;
   const auto row_bytes = static_cast<double>(run.config.hidden_size) *
                          static_cast<double>(io::size_of(run.stage_options.dtype));
-  return slots_for(*choice.machine, *run.parts, run.ranges, first_rank, row_bytes,
-                   run.options.max_sequences);
+  std::uint32_t most = 0;
+  for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
+    most = std::max(most, slots_for(*choice.machine, *run.parts, run.ranges, first_rank, row_bytes,
+                                    run.options.max_sequences));
+  }
+  return most;
 }
 
 Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const StageDevice& device,
-                       const PipelineChoice& choice, int node_ranks, int first_rank,
+                       const PipelineChoice& choice, int node_ranks,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
   run.checkpoint = std::move(opened);
@@ -224,7 +231,7 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                                                              : kCpuStepTokens;
     run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
     run.parts = part_costs(run, device, choice);
-    run.options.slots = slots(run, choice, first_rank);
+    run.options.slots = slots(run, choice, layout);
     if (choice.machine) run.machine = figures(*choice.machine);
   });
 
@@ -255,8 +262,8 @@ StageClock rehearsal_clock(comm::Endpoint& endpoint, const comm::World& world,
           choice.machine->edge(rank, rank + 1), choice.machine->control};
 }
 
-// The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
-// Warnings about the placement of ranks come along.
+// The blocks of this pipeline's smallest stage, allocated on all of them, once the numeric classes
+// of all replicas are known to be one. Warnings about the placement of ranks come along.
 void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineChoice& choice,
                    const comm::CpuPlacement& placement, int node_ranks) {
   json mine;
@@ -270,9 +277,11 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
+       endpoint.all().all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
     const json theirs = json::parse(text);
-    blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    if (static_cast<int>(classes.size()) / endpoint.control->size() == endpoint.pipeline) {
+      blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    }
     classes.push_back(theirs.at("numeric_class"));
     const std::string warning = theirs.at("warning");
     if (!warning.empty() &&
@@ -285,9 +294,10 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
     for (std::size_t i = 0; i < classes.size(); ++i) {
       if (classes[i] != classes[0]) {
         throw UsageError(fmt::format(
-            "stages compute in different numeric classes ('{}' on stage 0, '{}' on stage {}), so "
+            "stages compute in different numeric classes ('{}' on {}, '{}' on {}), so "
             "answers would depend on the layout: use nodes of one kind{}",
-            classes[0], classes[i], i,
+            classes[0], endpoint.all().describe(0), classes[i],
+            endpoint.all().describe(static_cast<int>(i)),
             setup.device.kind == DeviceKind::cuda
                 ? ""
                 : ", or, where only the word before onednn differs, set ONEDNN_MAX_CPU_ISA to what "
@@ -330,14 +340,13 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   comm::CpuPlacement placement = comm::cpu_placement();
   int node_ranks = world.node_size();
   if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    node_ranks = layout.stages;
+    node_ranks = layout.ranks();
     placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
   }
 
   // Where threads are stages, each stands for a rank.
-  const int rank = layout.link == LinkKind::local ? member : world.rank();
-  Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, rank - member,
-                               std::move(opened));
+  const int rank = endpoint.all().member();
+  Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
   if (rehearsed) {
     run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
   }
@@ -345,6 +354,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   const model::StageRange range = run.ranges[static_cast<std::size_t>(member)];
   report.rank = world.rank();
   report.host = placement.host;
+  report.replica = endpoint.pipeline;
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
@@ -361,7 +371,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   // Counts from nothing for each pass over the bytes.
   const auto alive = [&] {
     return [&, told_bytes = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
-      endpoint.control->beat(done - told_bytes);
+      endpoint.beat(done - told_bytes);
       told_bytes = done;
       if (loading) loading(done, total);
     };
@@ -440,13 +450,13 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    {},
                    {},
                    0,
-                   rehearsed ? fmt::format("{} x {}", layout.stages, choice.machine->text) : ""};
+                   rehearsed ? fmt::format("{} x {}", layout.ranks(), choice.machine->text) : ""};
   setup.warnings = setup.links.warnings;
 
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.control->all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
+       endpoint.all().all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
     const StageReport& of_stage = setup.reports.emplace_back(report_from(json::parse(text)));
     if (!of_stage.warning.empty()) {
       setup.warnings.push_back(

@@ -31,6 +31,7 @@ struct PipelineChoice {
   std::optional<VirtualMachine> machine;  // with DeviceKind::virtual_device
   bool realtime = false;                  // such a rehearsal takes the time that it is about
   int stages = 0;
+  int replicas = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
   std::optional<io::DType> kv_dtype;
@@ -47,7 +48,7 @@ void check_choice(const PipelineChoice& choice);
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
 
-// A stage that is loaded, with its cache, and what all stages agreed on.
+// A stage that is loaded, with its cache, and what all stages of all replicas agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;
   model::ModelConfig config;
@@ -61,7 +62,7 @@ struct StageSetup {
   model::StepCost cost;                   // of the slowest stage
   StageDevice device;
   LinkReport links;
-  std::vector<StageReport> reports;   // of all stages
+  std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
   std::string rehearsal;  // "8 x h100-sxm, ndr"; empty for real devices
@@ -69,9 +70,9 @@ struct StageSetup {
 
 // Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
 // allocates the cache. `device` is what take_device() gave.
-// Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
+// A driver gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
-// Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
+// Collective over all replicas: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,

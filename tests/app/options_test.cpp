@@ -47,6 +47,7 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "stop",
       "ignore-eos",
       "stages",
+      "replicas",
       "link",
       "device",
       "virtual",

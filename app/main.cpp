@@ -31,6 +31,8 @@ constexpr std::array kCommands = {
     Command{"inspect", "show what a checkpoint holds; --verify checks every byte",
             app::inspect_command},
     Command{"tokenize", "turn lines of text into token ids, and back", app::tokenize_command},
+    Command{"plan", "find the best layout for a job, and how long it will take",
+            app::plan_command},
     Command{"run", "answer every record of a dataset", app::run_command, true},
     Command{"bench", "measure tokens per second against this machine's limits", app::bench_command,
             true},

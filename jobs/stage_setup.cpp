@@ -19,9 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-// Tokens of a sequence that the default cache has room for.
-constexpr std::uint64_t kUsualContext = 2048;
-
 json to_json(const StageReport& report) {
   return {{"rank", report.rank},
           {"host", report.host},
@@ -143,10 +140,8 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
                     "block of {}: use more stages, or less --max-step-tokens",
                     own_memory, format_bytes(share), format_bytes(block_bytes)));
   }
-  const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
-  const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
-      std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
+      useful_kv_blocks(setup.options.slots, setup.options.max_sequences, setup.context_limit);
   // A device has nothing else to do; a node's memory also holds files and other programs.
   return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
                                    useful);
@@ -155,11 +150,6 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
 // Models for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
-
-// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
-// all weights as well.
-constexpr std::uint32_t kCpuStepTokens = 512;
-constexpr std::uint32_t kGpuStepTokens = 2048;
 
 // The checkpoint, and what follows from it and the options. The same on all stages.
 struct Opened {
@@ -312,6 +302,14 @@ void check_choice(const PipelineChoice& choice) {
   if (!choice.stage_dir.empty()) {
     throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
   }
+}
+
+std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
+                               std::uint32_t context_limit) {
+  constexpr std::uint64_t kUsualContext = 2048;
+  const std::uint64_t sequences = std::uint64_t{slots} * max_sequences;
+  const std::uint64_t tokens = std::min<std::uint64_t>(context_limit, kUsualContext);
+  return std::max(sequences * tokens, std::uint64_t{context_limit}) / model::kKvBlockTokens + 1;
 }
 
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {

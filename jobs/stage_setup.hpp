@@ -47,6 +47,16 @@ void check_choice(const PipelineChoice& choice);
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
 
+// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
+// all weights as well.
+inline constexpr std::uint32_t kCpuStepTokens = 512;
+inline constexpr std::uint32_t kGpuStepTokens = 2048;
+
+// Blocks of the KV cache, unless the user chose: more would not be used by sequences of usual
+// length on all slots, and one of any length fits.
+std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
+                               std::uint32_t context_limit);
+
 // A stage that is loaded, with its cache, and what all stages agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;

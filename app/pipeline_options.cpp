@@ -12,8 +12,9 @@
 namespace penstock::app {
 namespace {
 
-// For ranks that start late.
-constexpr std::chrono::minutes kOptionsTimeout{10};
+// MPI's start shows no progress, and thousands of ranks take their time: what is patience elsewhere
+// is too little there.
+constexpr int kStartPatience = 5;
 
 // More than any machine has use for, and few enough that buffers and threads of that number can be
 // asked for.
@@ -137,11 +138,18 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
 bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choice,
                        const std::function<bool()>& read) {
   if (asks_for_help(invocation.arguments)) return read();  // needs no ranks
-  const comm::World& world = invocation.world->emplace(invocation.argc, invocation.argv);
+  std::exception_ptr wrong;
+  try {
+    read();
+  } catch (...) {
+    wrong = std::current_exception();
+  }
+  const comm::World& world =
+      invocation.world->emplace(invocation.argc, invocation.argv, kStartPatience * choice.watchdog);
   bool ok = true;
   std::string text;
   try {
-    read();
+    if (wrong) std::rethrow_exception(wrong);
     // Ranks must agree that there is one.
     const jobs::Layout layout = jobs::choose_layout(world, choice.link, choice.stages);
     jobs::check_device(choice.device, choice.link, layout);
@@ -151,7 +159,7 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
     // What rank 0 refuses, all do as a rule.
     if (world.rank() > 0) text += fmt::format(" (rank {}, host {})", world.rank(), world.host());
   }
-  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", kOptionsTimeout);
+  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", choice.watchdog);
   return true;
 }
 

@@ -183,6 +183,7 @@ void GenerateJob::begin(const StageSetup& setup) {
   if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
   stay_alive(alive_, [this](const Alive&) { go_on(); });
   stages_ = setup.reports;
+  slots_ = setup.options.slots;
   rehearsal_ = setup.rehearsal;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
   if (!options_.quiet) {
@@ -269,7 +270,7 @@ int GenerateJob::finish(const PipelineTotals& totals) {
     wait_for_state();
     workload_->journal_partial();
     journal_->sync();
-    write_ledger(totals);
+    write_ledger(totals, now);
     if (counts().left == 0) {
       code = merge(moved);
     } else {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "jobs/generate_job.hpp"
+#include "jobs/ledger_advice.hpp"
 #include "jobs/terminal.hpp"
 
 namespace penstock::jobs {
@@ -54,21 +55,47 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   return h;
 }
 
-void GenerateJob::write_ledger(const PipelineTotals& totals) const {
+void GenerateJob::write_ledger(const PipelineTotals& totals, Ledger::Time now) const {
+  const GenerateCounts& c = workload_->counts();
+  PipelineLedger run{{}, slots_, totals.steps};
   nlohmann::json stages = nlohmann::json::array();
   for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+    run.stages.push_back(totals.stages[i].totals);
+    const StageReport& report = stages_[i];
     nlohmann::json stage = totals.stages[i].totals;
-    stage["bytes_read"] = stages_[i].bytes_read;
+    stage["waiting"] = totals.stages[i].totals.waiting();
+    stage["rank"] = report.rank;
+    stage["host"] = report.host;
+    stage["layers"] = {report.layer_begin, report.layer_end};
+    stage["threads"] = report.threads;
+    stage["gpu"] = report.gpu;
+    stage["weight_bytes"] = report.weight_bytes;
+    stage["kv_bytes"] = report.kv_bytes;
+    stage["bytes_read"] = report.bytes_read;
     stages.push_back(std::move(stage));
   }
-  folder_->write_json("ledger.json",
-                      {{"steps", totals.steps},
-                       {"prompt_tokens", totals.prompt_tokens},  // evictions' repeats included
-                       {"generated_tokens", totals.generated_tokens},
-                       {"evictions", totals.evictions},
-                       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
-                       {"seconds", totals.seconds},
-                       {"stages", stages}});
+  const Advice advice = advise(run);
+  folder_->write_json(
+      "ledger.json",
+      {{"version", options_.version},
+       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
+       {"finished_before", finished_before()},
+       {"answered", c.answered},  // of the job, all its runs so far
+       {"failed", c.failed},
+       {"tokens_in", workload_->tokens_in()},  // of this run, as all that follows
+       {"tokens_out", workload_->tokens_out()},
+       {"load_seconds", load_seconds_},
+       {"work_seconds", std::chrono::duration<double>(now - started_).count()},
+       {"pipeline_seconds", totals.seconds},
+       {"slots", slots_},
+       {"steps", totals.steps},
+       {"prompt_tokens", totals.prompt_tokens},  // evictions' repeats included
+       {"generated_tokens", totals.generated_tokens},
+       {"evictions", totals.evictions},
+       {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
+       {"advice",
+        {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
+       {"stages", stages}});
 }
 
 RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) const {
@@ -84,6 +111,8 @@ RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) 
   s.rehearsed_in = real_seconds;
   s.load_seconds = load_seconds_;
   s.output = options_.output;
+  s.slots = slots_;
+  s.steps = totals.steps;
   for (std::size_t i = 0; i < totals.stages.size(); ++i) {
     const int stage = static_cast<int>(i);
     s.stages.push_back({stage, stage, totals.stages[i].totals});

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "jobs/ledger_advice.hpp"
+
 namespace penstock::jobs {
 namespace {
 
@@ -218,7 +220,10 @@ std::string format_summary(const RunSummary& summary, int width) {
                                          per_second(summary.tokens_out, summary.seconds)));
   text += labelled("output", summary.output);
   if (summary.stages.empty()) return text;
-  return text + "time of each stage, %\n" + format_ledger(summary.stages, width);
+  PipelineLedger run{{}, summary.slots, summary.steps};
+  for (const StageLedger& stage : summary.stages) run.stages.push_back(stage.totals);
+  return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
+         format_advice(run);
 }
 
 std::string format_ledger(const std::vector<StageLedger>& stages, int width) {

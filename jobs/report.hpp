@@ -74,6 +74,8 @@ struct RunSummary {
   double load_seconds = 0;  // until the first step
   std::string output;       // path
   std::vector<StageLedger> stages;
+  std::uint32_t slots = 1;
+  std::uint64_t steps = 0;
   std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run
   double rehearsed_in = 0;  // real seconds
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "jobs/launch.hpp"
@@ -40,6 +41,13 @@ jobs::GenerationOptions max_tokens_option(const po::variables_map& values) {
     options.max_tokens = static_cast<std::int64_t>(std::min<std::uint64_t>(*most, INT64_MAX));
   }
   return options;
+}
+
+std::uint32_t context_option(const po::variables_map& values, const model::ModelConfig& config) {
+  const auto limit = static_cast<std::uint64_t>(config.max_position);
+  const std::uint64_t asked = parse_unsigned(values, "max-context").value_or(limit);
+  if (asked == 0) throw jobs::UsageError("--max-context 0 is out of range: give 1 or more");
+  return static_cast<std::uint32_t>(std::min(asked, limit));
 }
 
 std::optional<io::InputFormat> parse_input_format(const std::string& text) {

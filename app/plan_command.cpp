@@ -111,9 +111,7 @@ jobs::PlanInput plan_input(const po::variables_map& values,
   if (const auto memory = given<std::string>(values, "kv-memory")) {
     input.kv_memory = parse_bytes("--kv-memory", *memory);
   }
-  const auto limit = static_cast<std::uint32_t>(input.config.max_position);
-  const std::uint32_t asked = small_count(values, "max-context");
-  input.context_limit = asked > 0 ? std::min(asked, limit) : limit;
+  input.context_limit = context_option(values, input.config);
   return input;
 }
 
@@ -290,7 +288,7 @@ int plan_command(Invocation& invocation) {
   job.about = fmt::format("Made by {} plan: {} replica(s) of {} stages", version(), best.replicas,
                           best.stages());
   job.ranks = best.devices();
-  job.seconds = best.seconds;
+  job.seconds = best.prediction.seconds;
   job.arguments = run_arguments(values, best);
   io::OutputFile file(script);
   file.append(jobs::slurm_script(job));

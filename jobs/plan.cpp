@@ -8,10 +8,9 @@
 #include <cmath>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <mutex>
-#include <numeric>
 #include <set>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -24,62 +23,6 @@ namespace {
 constexpr std::uint32_t kMostStages = 64;
 // Layouts that differ by less are as good as each other.
 constexpr double kAsGood = 0.02;
-// Of a large dataset so many generations of sequences are replayed: one in which the pipeline fills
-// up, two that count for all records behind, and one in which it runs empty.
-constexpr std::uint64_t kGenerations = 4;
-
-struct Means {
-  double prompt = 0;
-  double answer = 0;
-};
-
-Means means(const std::vector<ReplayRecord>& lengths) {
-  Means sum;
-  for (const ReplayRecord& record : lengths) {
-    sum.prompt += record.prompt_tokens;
-    sum.answer += record.answer_tokens;
-  }
-  const auto records = static_cast<double>(lengths.size());
-  return {sum.prompt / records, sum.answer / records};
-}
-
-// Records that run at once.
-double capacity(const PipelineSize& size, const Means& mean) {
-  const double slots = static_cast<double>(size.slots) * size.max_sequences;
-  return std::max(
-      1.0, std::min(slots, static_cast<double>(size.kv_tokens()) / (mean.prompt + mean.answer)));
-}
-
-// Has all stages note their ledgers when so many records are finished.
-class MarkedWorkload : public ReplayWorkload {
- public:
-  MarkedWorkload(const std::vector<ReplayRecord>& records, std::array<std::uint64_t, 2> marks)
-      : ReplayWorkload([&records, next = std::size_t{0}]() mutable {
-          return next < records.size() ? std::optional(records[next++]) : std::nullopt;
-        }),
-        due_at_(marks) {}
-
-  bool accept(std::uint64_t record, std::int32_t token) override {
-    const bool done = ReplayWorkload::accept(record, token);
-    if (done) ++finished_;
-    return done;
-  }
-  bool mark_due() override {
-    if (marks_ == due_at_.size() || finished_ < due_at_[marks_]) return false;
-    finished_at_[marks_++] = finished_;
-    return true;
-  }
-
-  // Records finished between the marks.
-  std::uint64_t between() const { return finished_at_[1] - finished_at_[0]; }
-
- private:
-  std::array<std::uint64_t, 2> due_at_;
-  std::array<std::uint64_t, 2> finished_at_{};
-  std::size_t marks_ = 0;
-  std::uint64_t finished_ = 0;
-};
-
 ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int first_rank) {
   const auto parts =
       model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
@@ -99,57 +42,26 @@ ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int
           *slowest};
 }
 
-// The rest of a row: time, and where it goes.
-void replay_row(const PlanInput& input, const Means& mean, PlanRow& row) {
-  const std::uint64_t share = (input.records + row.replicas - 1) / row.replicas;
-  const auto at_once = static_cast<std::uint64_t>(capacity(row.size, mean));
-  row.is_sample = share > kGenerations * at_once + 1;
-  const std::uint64_t count = row.is_sample ? kGenerations * at_once + 1 : share;
-  row.replayed_records = count;
-  const std::vector<ReplayRecord> records =
-      draw_records(input.lengths, count, row.is_sample ? at_once : count);
-  constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-  MarkedWorkload workload(records, row.is_sample
-                                       ? std::array{at_once, (kGenerations - 1) * at_once + 1}
-                                       : std::array{kNever, kNever});
-  const PipelineTotals totals =
-      replay(pipeline_of(input, row.size,
-                         first_rank_of_farthest(input.machine, row.stages(), row.replicas)),
-             workload);
-
-  // The records that were not replayed take as long as those between the marks.
-  const double more =
-      row.is_sample ? static_cast<double>(share - count) / static_cast<double>(workload.between())
-                    : 0.0;
-  row.seconds = totals.seconds;
-  double busy = 0;
-  double busiest = 0;
-  for (std::size_t i = 0; i < totals.stages.size(); ++i) {
-    LedgerTotals ledger = totals.stages[i].totals;
-    if (row.is_sample) {
-      const auto& marks = totals.stages[i].marks;
-      const LedgerTotals steady = marks[1] - marks[0];
-      for (std::size_t s = 0; s < kShares; ++s) ledger.seconds[s] += more * steady.seconds[s];
-      if (i == 0) row.seconds += more * steady.total();
-    }
-    const double compute = ledger[Share::compute];
-    busy += compute;
-    if (compute > busiest) {
-      busiest = compute;
-      row.drain = ledger.fraction(Share::drain);
-      row.waiting = 1 - row.drain - ledger.fraction(Share::compute);
-    }
+// The rows of one number of stages: time, and where it goes.
+void predict_rows(const PlanInput& input, std::span<PlanRow> rows) {
+  const PlanRow& most = rows.back();
+  const int first_rank = first_rank_of_farthest(input.machine, most.stages(), most.replicas);
+  std::vector<std::uint64_t> shares;
+  for (const PlanRow& row : rows) {
+    shares.push_back((input.records + row.replicas - 1) / row.replicas);
   }
-  const auto of_replica = static_cast<double>(share);
-  const auto all = static_cast<double>(input.records);
-  row.busy_seconds = busy / (of_replica * mean.answer);
-  row.evenness = busy / (busiest * row.stages());
-  row.prompt_tokens_per_second = all * mean.prompt / row.seconds;
-  row.answer_tokens_per_second = all * mean.answer / row.seconds;
-  row.rows_per_step = static_cast<double>(totals.prompt_tokens + totals.generated_tokens) /
-                      static_cast<double>(std::max<std::uint64_t>(totals.steps, 1));
-  row.kv_share =
-      capacity(row.size, mean) / (static_cast<double>(row.size.slots) * row.size.max_sequences);
+  const std::vector<Prediction> predictions =
+      predict(pipeline_of(input, most.size, first_rank), input.lengths, shares);
+  const MeanLengths mean = mean_lengths(input.lengths);
+  const auto records = static_cast<double>(input.records);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    PlanRow& row = rows[i];
+    row.prediction = predictions[i];
+    row.prompt_tokens_per_second = records * mean.prompt / row.prediction.seconds;
+    row.answer_tokens_per_second = records * mean.answer / row.prediction.seconds;
+    row.kv_share =
+        row.prediction.sequences / (static_cast<double>(row.size.slots) * row.size.max_sequences);
+  }
 }
 
 // The least, and from there on powers of two, those and a half, and the most.
@@ -163,18 +75,27 @@ std::set<std::uint32_t> stage_numbers(std::uint32_t least, std::uint32_t most) {
   return numbers;
 }
 
-void replay_rows(const PlanInput& input, const Means& mean, std::vector<PlanRow>& rows,
-                 int threads) {
+void predict_rows(const PlanInput& input, std::vector<PlanRow>& rows, int threads) {
+  std::vector<std::span<PlanRow>> parts;
+  for (auto begin = rows.begin(); begin != rows.end();) {
+    const auto end = std::find_if(
+        begin, rows.end(), [&](const PlanRow& row) { return row.stages() != begin->stages(); });
+    parts.emplace_back(begin, end);
+    begin = end;
+  }
+  // The longest ones, which are the last, first.
   std::atomic<std::size_t> next = 0;
   std::exception_ptr failure;
   std::mutex failing;
   const auto work = [&] {
     try {
-      for (std::size_t i = next++; i < rows.size(); i = next++) replay_row(input, mean, rows[i]);
+      for (std::size_t i = next++; i < parts.size(); i = next++) {
+        predict_rows(input, parts[parts.size() - 1 - i]);
+      }
     } catch (...) {
       const std::lock_guard lock(failing);
       failure = std::current_exception();
-      next = rows.size();
+      next = parts.size();
     }
   };
   {
@@ -187,12 +108,13 @@ void replay_rows(const PlanInput& input, const Means& mean, std::vector<PlanRow>
 
 std::size_t best_row(const std::vector<PlanRow>& rows) {
   double shortest = std::numeric_limits<double>::infinity();
-  for (const PlanRow& row : rows) shortest = std::min(shortest, row.seconds);
+  for (const PlanRow& row : rows) shortest = std::min(shortest, row.prediction.seconds);
   std::optional<std::size_t> best;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].seconds > shortest * (1 + kAsGood)) continue;
+    if (rows[i].prediction.seconds > shortest * (1 + kAsGood)) continue;
     if (!best || rows[i].devices() < rows[*best].devices() ||
-        (rows[i].devices() == rows[*best].devices() && rows[i].seconds < rows[*best].seconds)) {
+        (rows[i].devices() == rows[*best].devices() &&
+         rows[i].prediction.seconds < rows[*best].prediction.seconds)) {
       best = i;
     }
   }
@@ -238,32 +160,10 @@ double PlanRow::tokens_per_device_hour() const {
   return answer_tokens_per_second * 3600 / devices();
 }
 
-std::vector<ReplayRecord> draw_records(const std::vector<ReplayRecord>& lengths,
-                                       std::uint64_t records, std::uint64_t last) {
-  // A stride near the golden section of the number, without a common divisor, comes to each once,
-  // and any part of the way is spread evenly.
-  const std::uint64_t size = lengths.size();
-  auto stride = static_cast<std::uint64_t>(0.6180339887498949 * static_cast<double>(size));
-  stride = std::max<std::uint64_t>(stride, 1);
-  while (std::gcd(stride, size) != 1) ++stride;
-  std::vector<ReplayRecord> drawn;
-  drawn.reserve(records);
-  std::uint64_t position = 0;
-  for (std::uint64_t i = 0; i < records; ++i) {
-    drawn.push_back(lengths[position]);
-    position = (position + stride) % size;
-  }
-  const auto tail = static_cast<std::ptrdiff_t>(std::min(last, records));
-  std::stable_sort(drawn.end() - tail, drawn.end(),
-                   [](const ReplayRecord& a, const ReplayRecord& b) {
-                     if (a.max_tokens != b.max_tokens) return a.max_tokens > b.max_tokens;
-                     return a.prompt_tokens > b.prompt_tokens;
-                   });
-  return drawn;
-}
-
-Loss main_loss(const PlanRow& better, const PlanRow& worse) {
-  const bool less_kv = worse.kv_share < better.kv_share;
+Loss main_loss(const PlanRow& better_row, const PlanRow& worse_row) {
+  const Prediction& better = better_row.prediction;
+  const Prediction& worse = worse_row.prediction;
+  const bool less_kv = worse_row.kv_share < better_row.kv_share;
   const std::array<std::pair<double, Loss>, 4> losses = {{
       {std::log(better.evenness / worse.evenness), Loss::uneven_stages},
       {std::log((1 - better.waiting) / (1 - worse.waiting)), Loss::waiting},
@@ -297,7 +197,6 @@ Plan make_plan(const PlanInput& input, int threads) {
   }
   plan.devices = input.devices > 0 ? input.devices : 4 * fewest;
 
-  const Means mean = means(input.lengths);
   const std::uint32_t most =
       input.stages > 0 ? input.stages
                        : std::min(most_stages, plan.devices / std::max(input.replicas, 1u));
@@ -315,7 +214,7 @@ Plan make_plan(const PlanInput& input, int threads) {
       row.size = *fit.size;
     }
   }
-  replay_rows(input, mean, plan.rows, threads);
+  predict_rows(input, plan.rows, threads);
   plan.best = best_row(plan.rows);
   plan.turning = turning_point(plan.rows);
   return plan;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "jobs/plan_size.hpp"
-#include "jobs/replay.hpp"
+#include "jobs/prediction.hpp"
 
 // How many stages and replicas a job should have, and how long it will take: found by replaying it
 // in each of some layouts. Pure, but for threads.
@@ -27,25 +27,16 @@ std::string_view to_string(Loss loss);
 // One layout.
 struct PlanRow {
   std::uint32_t replicas = 1;
-  PipelineSize size;  // of each replica
-  std::uint64_t replayed_records = 0;
-  bool is_sample = false;  // the records behind those were reckoned, not replayed
-  double seconds = 0;      // from the first step to the last token, without loading
+  PipelineSize size;      // of each replica
+  Prediction prediction;  // of one that has as many records as any
   // Of all replicas together, of the whole job.
   double prompt_tokens_per_second = 0;
   double answer_tokens_per_second = 0;
-  double rows_per_step = 0;  // tokens of a mean step
-  double kv_share = 0;       // of the sequences that the slots have room for, what the KV holds
-
-  // What becomes of the devices' time, for the pipeline.
-  double busy_seconds = 0;  // that all stages together compute for a token of an answer
-  double evenness = 1;      // the mean stage's work as a part of the slowest one's
-  double waiting = 0;       // of the slowest stage's time
-  double drain = 0;         // likewise
+  double kv_share = 0;  // of the sequences that the slots have room for, what the KV holds
 
   std::uint32_t stages() const { return static_cast<std::uint32_t>(size.ranks.size()); }
   std::uint32_t devices() const { return replicas * stages(); }
-  double device_hours() const { return seconds * devices() / 3600; }
+  double device_hours() const { return prediction.seconds * devices() / 3600; }
   // Tokens of answers.
   double tokens_per_device_hour() const;
 };
@@ -69,11 +60,6 @@ struct Plan {
 
 // Throws UsageError where nothing fits, and what replay() throws. `threads` replay at a time.
 Plan make_plan(const PlanInput& input, int threads);
-
-// Records in an order and number for a replay that stands for `records` records: evenly drawn from
-// `lengths`, the last `last` of them longest first, as a run keeps short ones for its drain.
-std::vector<ReplayRecord> draw_records(const std::vector<ReplayRecord>& lengths,
-                                       std::uint64_t records, std::uint64_t last);
 
 // What devices do less for in `worse` than in `better`: of the factors whose product is a device's
 // speed, the one that differs most.

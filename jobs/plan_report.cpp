@@ -32,19 +32,24 @@ std::string format_layout(const PlanInput& input, const PlanRow& row) {
   return fmt::format(
       "{} replica{} of {} stage{}: {} device{} on {} node{}, {}, {:.1f} device-hours", row.replicas,
       plural(row.replicas), row.stages(), plural(row.stages()), row.devices(),
-      plural(row.devices()), nodes, plural(nodes), format_duration(row.seconds),
+      plural(row.devices()), nodes, plural(nodes), format_duration(row.prediction.seconds),
       row.device_hours());
 }
 
 // What most of the lost time is lost to.
 std::string main_cost(const PlanRow& row) {
+  constexpr double kFewSequences = 0.5;
+  if (row.kv_share < kFewSequences) {
+    return fmt::format("{}, {} sequences at once", to_string(Loss::kv_memory),
+                       whole(row.prediction.sequences));
+  }
   struct Cost {
     double share;
     std::string_view name;
   };
-  const Cost costs[] = {{1 - row.evenness, to_string(Loss::uneven_stages)},
-                        {row.waiting, to_string(Loss::waiting)},
-                        {row.drain, to_string(Loss::drain)}};
+  const Cost costs[] = {{1 - row.prediction.evenness, to_string(Loss::uneven_stages)},
+                        {row.prediction.waiting, to_string(Loss::waiting)},
+                        {row.prediction.drain, to_string(Loss::drain)}};
   const Cost* const most =
       std::max_element(std::begin(costs), std::end(costs),
                        [](const Cost& a, const Cost& b) { return a.share < b.share; });
@@ -74,17 +79,31 @@ std::string format_turning(const TurningPoint& turning) {
                      turning.stages, turning.beyond, 100 * turning.less, why);
 }
 
+std::string from_to(std::int64_t first, std::int64_t last) {
+  return first == last ? std::to_string(first) : fmt::format("{}-{}", first, last);
+}
+
+// Stages that are alike have one line.
 std::string format_memory(const PlanInput& input, const PlanRow& row) {
-  std::string text = fmt::format("{:>6}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}\n", "stage", "layers",
+  std::string text = fmt::format("{:>7}  {:>8}  {:>9}  {:>9}  {:>9}  {:>9}\n", "stage", "layers",
                                  "weights", "KV", "steps", "free");
-  for (std::size_t i = 0; i < row.size.ranks.size(); ++i) {
-    const RankMemory& rank = row.size.ranks[i];
-    const std::uint64_t all = input.machine.device.memory_bytes;
-    text += fmt::format("{:>6}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}\n", i,
-                        fmt::format("{}-{}", rank.layers.begin, rank.layers.end - 1),
+  const std::vector<RankMemory>& ranks = row.size.ranks;
+  const std::uint64_t all = input.machine.device.memory_bytes;
+  for (std::size_t first = 0; first < ranks.size();) {
+    const RankMemory& rank = ranks[first];
+    std::size_t last = first;
+    while (last + 1 < ranks.size() && ranks[last + 1].total() == rank.total() &&
+           ranks[last + 1].weight_bytes == rank.weight_bytes) {
+      ++last;
+    }
+    text += fmt::format("{:>7}  {:>8}  {:>9}  {:>9}  {:>9}  {:>9}\n",
+                        from_to(static_cast<std::int64_t>(first), static_cast<std::int64_t>(last)),
+                        first == last ? from_to(rank.layers.begin, rank.layers.end - 1)
+                                      : fmt::format("{} each", rank.layers.layers()),
                         format_bytes(rank.weight_bytes), format_bytes(rank.kv_bytes),
                         format_bytes(rank.activation_bytes),
                         format_bytes(all - std::min(all, rank.total())));
+    first = last + 1;
   }
   return text;
 }
@@ -101,7 +120,7 @@ std::string format_rows(const Plan& plan) {
                     i == plan.best ? '*' : ' ', row.replicas, row.stages(), row.devices(),
                     row.size.slots, format_count(row.size.kv_tokens()),
                     whole(row.prompt_tokens_per_second), whole(row.answer_tokens_per_second),
-                    format_duration(row.seconds), row.device_hours(), main_cost(row));
+                    format_duration(row.prediction.seconds), row.device_hours(), main_cost(row));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
@@ -147,18 +166,18 @@ json to_json(const PlanRow& row) {
           {"max_step_tokens", row.size.max_step_tokens},
           {"kv_tokens", row.size.kv_tokens()},
           {"ranks", ranks},
-          {"seconds", row.seconds},
+          {"seconds", row.prediction.seconds},
           {"device_hours", row.device_hours()},
           {"prefill_tokens_per_s", row.prompt_tokens_per_second},
           {"decode_tokens_per_s", row.answer_tokens_per_second},
-          {"rows_per_step", row.rows_per_step},
-          {"busy_device_seconds_per_answer_token", row.busy_seconds},
-          {"evenness", row.evenness},
-          {"waiting", row.waiting},
-          {"drain", row.drain},
+          {"rows_per_step", row.prediction.rows_per_step},
+          {"busy_device_seconds_per_answer_token", row.prediction.busy_seconds},
+          {"evenness", row.prediction.evenness},
+          {"waiting", row.prediction.waiting},
+          {"drain", row.prediction.drain},
           {"kv_share", row.kv_share},
-          {"replayed_records_per_replica", row.replayed_records},
-          {"is_sample", row.is_sample}};
+          {"replayed_records_per_replica", row.prediction.replayed_records},
+          {"is_sample", row.prediction.is_sample}};
 }
 
 }  // namespace
@@ -200,7 +219,7 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
   text += format_memory(input, best);
   text += "\nalternatives (* the best; tokens/s of the whole job):\n" + format_rows(plan);
   if (std::any_of(plan.rows.begin(), plan.rows.end(),
-                  [](const PlanRow& row) { return row.is_sample; })) {
+                  [](const PlanRow& row) { return row.prediction.is_sample; })) {
     text +=
         "Of large datasets a sample is replayed: filling the pipeline, twice what runs at once, "
         "and "

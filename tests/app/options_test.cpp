@@ -21,6 +21,7 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
     {"synth", {"dtype", "seed", "no-data", "tokenizer", "force"}},
     {"inspect", {"tensors", "verify", "json"}},
     {"tokenize", {"decode", "no-special", "input"}},
+    {"check", {"input", "input-format", "limit", "max-tokens", "max-context", "json"}},
     {"plan", {"input",   "input-format", "limit",     "max-tokens",    "max-context",
               "sample",  "prompt",       "records",   "generate",      "machine",
               "devices", "stages",       "replicas",  "slots",         "max-step-tokens",

@@ -94,5 +94,20 @@ TEST_F(PlanTest, WhatIsMissingIsNamed) {
               ElementsAre(HasSubstr("none of the 1 records read can be answered")));
 }
 
+TEST_F(PlanTest, CheckTellsWhatIsWrong) {
+  const std::string input = workplace_.write(
+      "in.jsonl",
+      "{\"prompt\": \"0123456\"}\n{\"prompt\": 3}\n\n{\"prompt\": \"012\", \"top_p\": 9}\n");
+  const Finished text = penstock({"check", model_, "--input", input});
+  EXPECT_EQ(text.code, 2) << text;
+  EXPECT_THAT(text.out, AllOf(HasSubstr("line 2: "), HasSubstr("line 4: "), HasSubstr("top_p"),
+                              HasSubstr("3 records, JSONL: 1 can be answered, 2 cannot\n")));
+  const json all = json::parse(penstock({"check", model_, "--input", input, "--json"}).out);
+  EXPECT_EQ(all.at("records"), 3);
+  EXPECT_EQ(all.at("failed").at(1).at("line"), 4);
+  EXPECT_EQ(all.at("prompts").at("tokens"), 8);
+  EXPECT_EQ(penstock({"check", model_, "--input", input, "--limit", "1"}).code, 0);
+}
+
 }  // namespace
 }  // namespace penstock::tests

@@ -135,13 +135,13 @@ TEST(Plan, TimesOfASmallJobByHand) {
   const Plan plan = make_plan(input, 1);
   ASSERT_EQ(plan.rows.size(), 1u);
   const PlanRow& row = plan.rows[0];
-  EXPECT_FALSE(row.is_sample);
-  EXPECT_NEAR(row.seconds, 0.05, 1e-4);
+  EXPECT_FALSE(row.prediction.is_sample);
+  EXPECT_NEAR(row.prediction.seconds, 0.05, 1e-4);
   EXPECT_NEAR(row.answer_tokens_per_second, 15 / 0.05, 1);
   EXPECT_NEAR(row.prompt_tokens_per_second, 12 / 0.05, 1);
   EXPECT_NEAR(row.device_hours(), 0.05 / 3600, 1e-7);
-  EXPECT_NEAR(row.waiting + row.drain, 0, 1e-3);
-  EXPECT_NEAR(row.busy_seconds, 0.05 / 15, 1e-5);
+  EXPECT_NEAR(row.prediction.waiting + row.prediction.drain, 0, 1e-3);
+  EXPECT_NEAR(row.prediction.busy_seconds, 0.05 / 15, 1e-5);
 }
 
 TEST(Plan, ReplicasShareTheRecords) {
@@ -154,7 +154,7 @@ TEST(Plan, ReplicasShareTheRecords) {
   EXPECT_EQ(plan.rows[1].replicas, 2u);
   EXPECT_EQ(plan.best, 1u);
   EXPECT_EQ(plan.smallest, 0u);
-  EXPECT_NEAR(plan.rows[1].seconds / plan.rows[0].seconds, 0.5, 0.02);
+  EXPECT_NEAR(plan.rows[1].prediction.seconds / plan.rows[0].prediction.seconds, 0.5, 0.02);
 }
 
 // The sample's time is that of all records, which is known here by replaying them.
@@ -166,8 +166,8 @@ TEST(Plan, ASampleStandsForAllRecords) {
   input.stages = 2;
   const Plan plan = make_plan(input, 1);
   const PlanRow& row = plan.rows[0];
-  ASSERT_TRUE(row.is_sample);
-  ASSERT_LT(row.replayed_records, 9700u / 2);
+  ASSERT_TRUE(row.prediction.is_sample);
+  ASSERT_LT(row.prediction.replayed_records, 9700u / 2);
 
   const auto parts =
       model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
@@ -185,7 +185,7 @@ TEST(Plan, ASampleStandsForAllRecords) {
     return next < all.size() ? std::optional(all[next++]) : std::nullopt;
   });
   const double seconds = replay(pipeline, workload).seconds;
-  EXPECT_NEAR(row.seconds / seconds, 1, 0.03);
+  EXPECT_NEAR(row.prediction.seconds / seconds, 1, 0.03);
 }
 
 TEST(Plan, StagesThatBringNothingAreTold) {
@@ -214,17 +214,17 @@ TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
 
 TEST(Plan, TheFactorThatDiffersMostIsTheReason) {
   PlanRow better;
-  better.busy_seconds = 1;
+  better.prediction.busy_seconds = 1;
   better.kv_share = 0.5;
   PlanRow worse = better;
-  worse.evenness = 0.9;
-  worse.waiting = 0.05;
+  worse.prediction.evenness = 0.9;
+  worse.prediction.waiting = 0.05;
   EXPECT_EQ(main_loss(better, worse), Loss::uneven_stages);
-  worse.waiting = 0.2;
+  worse.prediction.waiting = 0.2;
   EXPECT_EQ(main_loss(better, worse), Loss::waiting);
-  worse.drain = 0.3;
+  worse.prediction.drain = 0.3;
   EXPECT_EQ(main_loss(better, worse), Loss::drain);
-  worse.busy_seconds = 2;
+  worse.prediction.busy_seconds = 2;
   EXPECT_EQ(main_loss(better, worse), Loss::small_steps);
   worse.kv_share = 0.4;
   EXPECT_EQ(main_loss(better, worse), Loss::kv_memory);
@@ -266,7 +266,7 @@ TEST(PlanReport, SaysWhatWasFound) {
   const std::string text = format_plan(input, plan, source);
   EXPECT_THAT(text, HasSubstr("\nsmallest   1 replica of 2 stages: 2 devices on 1 node, "));
   EXPECT_THAT(text, HasSubstr("with 1 stage layers 0 to 31 take 16.1 GB"));
-  EXPECT_THAT(text, HasSubstr("     0       0-16     8.5 GB"));
+  EXPECT_THAT(text, HasSubstr("      0      0-16    8.47 GB"));
   EXPECT_THAT(text, HasSubstr("most is lost to"));
   const nlohmann::json json = to_json(input, plan, source);
   EXPECT_EQ(json.at("rows").size(), plan.rows.size());

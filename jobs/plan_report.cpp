@@ -39,8 +39,9 @@ std::string format_layout(const PlanInput& input, const PlanRow& row) {
 // What most of the lost time is lost to.
 std::string main_cost(const PlanRow& row) {
   constexpr double kFewSequences = 0.5;
-  if (row.kv_share < kFewSequences) {
-    return fmt::format("{}, {} sequences at once", to_string(Loss::kv_memory),
+  const auto replayed = static_cast<double>(row.prediction.replayed_records);
+  if (row.kv_share < kFewSequences && replayed > row.prediction.sequences) {
+    return fmt::format("{}: {} sequences at once", to_string(Loss::kv_memory),
                        whole(row.prediction.sequences));
   }
   struct Cost {

@@ -44,7 +44,7 @@ TEST_F(PlanTest, NeedsShapesAndAMachineOnly) {
   EXPECT_EQ(best.at("ranks").size(), best.at("stages"));
 }
 
-// A token a byte, and <s>.
+// A token a byte.
 TEST_F(PlanTest, ReadsTheDataset) {
   const std::string input = workplace_.write(
       "in.jsonl",
@@ -105,7 +105,7 @@ TEST_F(PlanTest, CheckTellsWhatIsWrong) {
   const json all = json::parse(penstock({"check", model_, "--input", input, "--json"}).out);
   EXPECT_EQ(all.at("records"), 3);
   EXPECT_EQ(all.at("failed").at(1).at("line"), 4);
-  EXPECT_EQ(all.at("prompts").at("tokens"), 8);
+  EXPECT_EQ(all.at("prompts").at("tokens"), 7);
   EXPECT_EQ(penstock({"check", model_, "--input", input, "--limit", "1"}).code, 0);
 }
 

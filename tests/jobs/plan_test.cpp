@@ -76,7 +76,8 @@ PlanInput job(const model::ModelConfig& config, const VirtualMachine& machine,
 // The head weighs as much as 2.4 layers, so 17 and 15 are the most even stages.
 TEST(PlanSize, MemoryOfLlama8bOnTwoStagesByHand) {
   PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
-  // 10 blocks of the first stage: 32 tokens, keys and values, 8 heads of 128, two bytes.
+  constexpr std::uint64_t kLayer = 436'240'384;
+  // 30 blocks of the first stage: 32 tokens, keys and values, 8 heads of 128, two bytes.
   constexpr std::uint64_t kLayerBlock = 32 * 2 * 8 * 128 * 2;
   input.kv_memory = 30 * 17 * kLayerBlock + 1000;
   const PipelineFit fit = fit_pipeline(input, 2);
@@ -85,8 +86,8 @@ TEST(PlanSize, MemoryOfLlama8bOnTwoStagesByHand) {
   ASSERT_EQ(ranks.size(), 2u);
   EXPECT_EQ(ranks[0].layers.layers(), 17);
   EXPECT_EQ(ranks[1].layers.layers(), 15);
-  EXPECT_EQ(ranks[0].weight_bytes, 17 * 436'240'384u + 1'050'673'152u);
-  EXPECT_EQ(ranks[1].weight_bytes, 15 * 436'240'384u + 1'050'689'536u);
+  EXPECT_EQ(ranks[0].weight_bytes, 17 * kLayer + 1'050'673'152);
+  EXPECT_EQ(ranks[1].weight_bytes, 15 * kLayer + 1'050'689'536);
   // The second stage would have room for 34 blocks, but the tables are those of all stages.
   EXPECT_EQ(fit.size->kv_tokens(), 30u * 32);
   EXPECT_EQ(ranks[0].kv_bytes, 30 * 17 * kLayerBlock);
@@ -161,13 +162,13 @@ TEST(Plan, ReplicasShareTheRecords) {
 TEST(Plan, ASampleStandsForAllRecords) {
   std::vector<ReplayRecord> lengths;
   for (std::uint32_t i = 0; i < 97; ++i) lengths.push_back({10 + i, 5 + i * i % 31, 40});
-  PlanInput input = job(tiny(), parse_virtual_machine("h100-sxm,25gbe"), 9700, lengths);
+  PlanInput input = job(tiny(), parse_virtual_machine("h100-sxm,25gbe"), 19400, lengths);
   input.devices = 2;
   input.stages = 2;
   const Plan plan = make_plan(input, 1);
   const PlanRow& row = plan.rows[0];
   ASSERT_TRUE(row.prediction.is_sample);
-  ASSERT_LT(row.prediction.replayed_records, 9700u / 2);
+  ASSERT_LT(row.prediction.replayed_records, 19400u / 2);
 
   const auto parts =
       model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
@@ -180,7 +181,7 @@ TEST(Plan, ASampleStandsForAllRecords) {
   for (const RankMemory& rank : row.size.ranks) {
     pipeline.stages.push_back({model::StepCost(parts, rank.layers), input.machine.between_nodes});
   }
-  const std::vector<ReplayRecord> all = draw_records(lengths, 9700, 0);
+  const std::vector<ReplayRecord> all = draw_records(lengths, 19400, 0);
   ReplayWorkload workload([&, next = std::size_t{0}]() mutable {
     return next < all.size() ? std::optional(all[next++]) : std::nullopt;
   });
@@ -256,7 +257,7 @@ TEST(DrawRecords, TheLastAreLongestFirst) {
 TEST(PlanReport, SaysWhatWasFound) {
   PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 50, {{512, 20, 20}});
   input.machine.device.memory_bytes = std::uint64_t{12} << 30;
-  input.devices = 4;
+  input.devices = 2;
   const Plan plan = make_plan(input, 2);
   PlanSource source;
   source.version = "penstock 1";

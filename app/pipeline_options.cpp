@@ -39,6 +39,9 @@ void add_pipeline_options(OptionParser& parser) {
   auto layout = parser.group("Layout");
   layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
          "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
+  layout("layers", po::value<std::string>()->value_name("N,N,..."),
+         "layers of each stage (default: cut so that the slowest stage is as fast as it can be, by "
+         "what bench --calibrate measured, else by weights and arithmetic)");
   layout("link", po::value<std::string>()->default_value("auto"),
          "how activations travel: local between threads of one process, mpi between ranks (between "
          "GPUs by way of host memory), nccl between GPUs, auto");
@@ -97,6 +100,11 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     choice.device = jobs::DeviceKind::cuda;
   } else if (device != "auto") {
     throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu, cuda", device));
+  }
+  if (values.count("layers") > 0) {
+    for (const std::int64_t layers : parse_counts("--layers", values["layers"].as<std::string>())) {
+      choice.layers.push_back(layers);
+    }
   }
   choice.stages = static_cast<int>(count(values, "stages", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));

@@ -128,6 +128,7 @@ class Driver {
     }
     idle_visits_ = 0;
     ++totals_.steps;
+    totals_.work = totals_.work + model::shape_of(plan);
     for (const model::SequenceStep& s : plan.sequences) {
       if (!decoding_.contains(s.sequence)) totals_.prompt_tokens += s.rows;
       if (s.sample) decoding_.insert(s.sequence);

@@ -29,6 +29,7 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.context_limit = context_.context_limit;
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.stages = setup.reports;
+  h.more.emplace_back("stages", "cut " + setup.cut.source);
   h.more.emplace_back("sampling", describe(context_.defaults));
   if (options_.input.parts > 1) {
     h.more.emplace_back("part", fmt::format("{} of {}: records {} to {} of {}", options_.input.part,
@@ -48,6 +49,19 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   if (!setup.device.note.empty()) h.more.emplace_back("GPU", setup.device.note);
   for (const std::string& edge : setup.links.edges) h.more.emplace_back("link", edge);
   return h;
+}
+
+// Of a long job, whose answers are as long as they may be. Text has some four bytes a token.
+model::StepShape GenerateJob::expected_step() const {
+  constexpr std::uint64_t kSequences = 64;  // of a slot
+  constexpr double kBytesPerToken = 4;
+  const ManifestInput& input = input_->description();
+  const double longest = context_.context_limit;
+  const double bytes = static_cast<double>(input.fingerprint.size_bytes) /
+                       static_cast<double>(std::max<std::uint64_t>(input.records, 1));
+  const double answer = std::min<double>(context_.defaults.max_tokens, longest);
+  const double prompt = std::min(bytes / kBytesPerToken, longest);
+  return model::steady_step(kSequences, prompt, answer);
 }
 
 void GenerateJob::write_ledger(const PipelineTotals& totals) const {
@@ -75,10 +89,13 @@ RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) 
   s.seconds = std::chrono::duration<double>(now - started_).count();
   s.load_seconds = load_seconds_;
   s.output = options_.output;
+  std::vector<LedgerTotals> ledgers;
   for (std::size_t i = 0; i < totals.stages.size(); ++i) {
     const int stage = static_cast<int>(i);
     s.stages.push_back({stage, stage, totals.stages[i].totals});
+    ledgers.push_back(totals.stages[i].totals);
   }
+  s.step = step_times(*cut_, ledgers, totals.work, totals.steps);
   return s;
 }
 

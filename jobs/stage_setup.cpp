@@ -29,6 +29,7 @@ json to_json(const StageReport& report) {
           {"stage", report.stage},
           {"begin", report.layer_begin},
           {"end", report.layer_end},
+          {"predicted", report.predicted},
           {"weights", report.weight_bytes},
           {"kv", report.kv_bytes},
           {"read", report.bytes_read},
@@ -49,6 +50,7 @@ StageReport report_from(const json& j) {
   report.stage = j.at("stage");
   report.layer_begin = j.at("begin");
   report.layer_end = j.at("end");
+  report.predicted = j.at("predicted");
   report.weight_bytes = j.at("weights");
   report.kv_bytes = j.at("kv");
   report.bytes_read = j.at("read");
@@ -62,27 +64,9 @@ StageReport report_from(const json& j) {
   return report;
 }
 
-// f16 has more precision than bf16, so on a CPU, which has no f16, it is not thrown away unasked.
-io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
-  const bool gpu = device == DeviceKind::cuda;
-  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
-  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
-  if (dtype == io::DType::f16 && !gpu) {
-    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
-  }
-  return dtype;
-}
-
 // What each of a node's ranks may still take. All must ask before any of them takes it.
 std::uint64_t memory_share(int node_ranks) {
   return model::available_memory_bytes() / static_cast<std::uint64_t>(node_ranks);
-}
-
-// What a stage may take for weights and activations; 0: all that its device has.
-std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
-  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
-  if (device.sharers == 1) return 0;
-  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
 }
 
 // What a stage may take of its GPU for the KV cache. What kv_memory_bytes() leaves free for
@@ -146,7 +130,6 @@ constexpr std::uint32_t kGpuStepTokens = 2048;
 struct Opened {
   std::optional<io::CheckpointReader> checkpoint;
   model::ModelConfig config;
-  std::vector<model::StageRange> ranges;
   model::StageOptions stage_options;
   PipelineOptions options;
   std::uint32_t context_limit = 0;
@@ -171,15 +154,9 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
     run.config = model::from_attributes(run.checkpoint->header().config);
     run.stage_options.memory_bytes = load_memory(device, node_ranks);
     run.stage_options.dtype = compute_dtype(choice, device.kind, run.checkpoint->header().dtype);
-    run.stage_options.kv_dtype = choice.kv_dtype.value_or(run.stage_options.dtype);
-    if (run.stage_options.kv_dtype == io::DType::f16 && !gpu) {
-      throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
-    }
-    run.ranges = model::cut_stages(run.config, layout.stages, run.stage_options.dtype);
+    run.stage_options.kv_dtype = compute_kv_dtype(choice, device.kind, run.stage_options.dtype);
     run.context_limit = context_limit(run.config, choice);
-    run.options.slots = choice.slots > 0     ? choice.slots
-                        : layout.stages == 1 ? 1
-                                             : static_cast<std::uint32_t>(layout.stages) + 1;
+    run.options.slots = default_slots(choice, layout);
     run.options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
                                   : gpu                      ? kGpuStepTokens
                                                              : kCpuStepTokens;
@@ -192,8 +169,48 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                             {"--slots", run.options.slots},
                             {"--max-step-tokens", run.options.max_step_tokens},
                             {"--max-context", run.context_limit},
+                            {"--layers", choice.layers},
                             {"--watchdog-seconds", choice.watchdog.count()}});
   return run;
+}
+
+// What this rank has for weights and KV cache, less what the largest step's activations take.
+std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice,
+                         const Opened& run) {
+  const std::uint64_t memory = run.stage_options.memory_bytes > 0
+                                   ? run.stage_options.memory_bytes
+                                   : comm::device::gpu_memory().free_bytes;
+  const model::ModelConfig& c = run.config;
+  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
+  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
+                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+  const std::uint64_t activations =
+      run.options.max_step_tokens * width * io::size_of(run.stage_options.dtype);
+  const std::uint64_t slots = device.kind == DeviceKind::cuda ? run.options.slots : 1;
+  const std::uint64_t taken = choice.kv_memory + activations * slots;
+  return memory - std::min(memory, taken);
+}
+
+StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
+                    const PipelineChoice& choice, const Opened& run, const RankPlace& place,
+                    int threads) {
+  CutInput mine;
+  agree_on(endpoint, "looking at the machine", [&] {
+    mine.config = run.config;
+    mine.dtype = run.stage_options.dtype;
+    mine.kv_dtype = run.stage_options.kv_dtype;
+    mine.key = calibration_key(device, place, threads, run.config, mine.dtype, mine.kv_dtype);
+    mine.memory_bytes = cut_memory(device, choice, run);
+    // One sequence of any length; --kv-memory is set aside already.
+    mine.kv_tokens = choice.kv_memory > 0 ? 0 : run.context_limit;
+    mine.layers = choice.layers;
+    mine.calibration = model::calibration_path(choice.checkpoint);
+    mine.step = choice.step;
+    mine.modelled =
+        model::cost_by_limits(run.config, mine.dtype, mine.kv_dtype,
+                              device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
+  });
+  return agree_on_cut(endpoint, mine);
 }
 
 // The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
@@ -239,6 +256,69 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
 
 }  // namespace
 
+int RankPlace::threads(const PipelineChoice& choice) const {
+  return choice.threads > 0 ? choice.threads : comm::default_threads(cpus, node_ranks);
+}
+
+std::uint32_t default_slots(const PipelineChoice& choice, const Layout& layout) {
+  if (choice.slots > 0) return choice.slots;
+  return layout.stages == 1 ? 1 : static_cast<std::uint32_t>(layout.stages) + 1;
+}
+
+RankPlace place_of(const comm::World& world, const Layout& layout) {
+  RankPlace place{comm::cpu_placement(), world.node_size()};
+  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
+    place.node_ranks = layout.stages;
+    place.cpus.node_cpus = std::min(place.cpus.node_cpus, place.cpus.allowed_cpus);
+  }
+  return place;
+}
+
+io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
+  const bool gpu = device == DeviceKind::cuda;
+  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
+  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
+  if (dtype == io::DType::f16 && !gpu) {
+    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
+  }
+  return dtype;
+}
+
+io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype) {
+  const io::DType kv_dtype = choice.kv_dtype.value_or(dtype);
+  if (kv_dtype == io::DType::f16 && device != DeviceKind::cuda) {
+    throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
+  }
+  return kv_dtype;
+}
+
+std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
+  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
+  if (device.sharers == 1) return 0;
+  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
+}
+
+model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace& place,
+                                      int threads, const model::ModelConfig& config,
+                                      io::DType dtype, io::DType kv_dtype) {
+  model::CalibrationKey key;
+  if (device.kind == DeviceKind::cuda) {
+    key.device = device.gpu.name;
+    key.numeric_class = fmt::format("compute capability {}.{}", device.gpu.major, device.gpu.minor);
+    key.threads = 0;
+    key.sharers = device.sharers;
+  } else {
+    key.device = comm::cpu_name();
+    key.numeric_class = model::cpu_numeric_class();
+    key.threads = threads;
+    key.sharers = place.node_ranks;
+  }
+  key.dtype = io::to_string(dtype);
+  key.kv_dtype = io::to_string(kv_dtype);
+  key.network = model::describe_parts(config);
+  return key;
+}
+
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
   const auto limit = static_cast<std::uint32_t>(config.max_position);
   return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
@@ -251,23 +331,21 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   const Ledger::Time begin = steady_now();
   const bool gpu = device.kind == DeviceKind::cuda;
   const int member = endpoint.control->member();
-  comm::CpuPlacement placement = comm::cpu_placement();
-  int node_ranks = world.node_size();
-  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    node_ranks = layout.stages;
-    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
-  }
+  const RankPlace place = place_of(world, layout);
+  const comm::CpuPlacement& placement = place.cpus;
+  const int node_ranks = place.node_ranks;
 
   Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
   StageReport report;
-  const model::StageRange range = run.ranges[static_cast<std::size_t>(member)];
+  report.threads = place.threads(choice);
+  StageCut cut = cut_stages(endpoint, device, choice, run, place, report.threads);
+  const model::StageRange range = cut.ranges[static_cast<std::size_t>(member)];
+  report.predicted = format_predicted(cut)[static_cast<std::size_t>(member)];
   report.rank = world.rank();
   report.host = placement.host;
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
-  report.threads =
-      choice.threads > 0 ? choice.threads : comm::default_threads(placement, node_ranks);
   run.stage_options.threads = report.threads;
   run.stage_options.max_rows = run.options.max_step_tokens;
   run.stage_options.max_samples = run.options.max_sequences;
@@ -327,17 +405,6 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     report.warning = copy->warning();
   }
 
-  // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
-  const auto parts =
-      model::cost_by_limits(run.config, run.stage_options.dtype, run.stage_options.kv_dtype,
-                            gpu ? kTypicalGpu : kTypicalCore);
-  const auto cost_of_stage = [&](const model::StageRange& r) { return model::StepCost(parts, r); };
-  const auto slowest =
-      std::max_element(run.ranges.begin(), run.ranges.end(),
-                       [&](const model::StageRange& a, const model::StageRange& b) {
-                         const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
-                         return cost_of_stage(a).seconds(decode) < cost_of_stage(b).seconds(decode);
-                       });
   StageSetup setup{std::move(*run.checkpoint),
                    run.config,
                    run.stage_options.dtype,
@@ -345,13 +412,15 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    run.context_limit,
                    std::move(stage),
                    run.options,
-                   cost_of_stage(*slowest),
+                   cut.slowest(),  // it sets the pace
+                   cut,
                    device,
                    std::move(links),
                    {},
                    {},
                    0};
   setup.warnings = setup.links.warnings;
+  setup.warnings.insert(setup.warnings.end(), cut.warnings.begin(), cut.warnings.end());
 
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();

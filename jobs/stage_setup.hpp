@@ -10,12 +10,14 @@
 #include <vector>
 
 #include "comm/link.hpp"
+#include "comm/topology.hpp"
 #include "io/checkpoint.hpp"
 #include "jobs/agreement.hpp"
 #include "jobs/devices.hpp"
 #include "jobs/launch.hpp"
 #include "jobs/pipeline.hpp"
 #include "jobs/report.hpp"
+#include "jobs/stage_cut.hpp"
 #include "model/config.hpp"
 #include "model/stage.hpp"
 
@@ -34,12 +36,40 @@ struct PipelineChoice {
   std::uint32_t slots = 0;
   std::uint32_t max_step_tokens = 0;
   std::uint32_t max_context = 0;
-  std::uint64_t kv_memory = 0;                             // bytes a rank
+  std::uint64_t kv_memory = 0;       // bytes a rank
+  std::vector<std::int64_t> layers;  // of each stage
+  // What the stages are cut for; stage 0's counts. Prompts as long as answers, unless known better.
+  model::StepShape step = model::steady_step(64, 256, 256);
   std::chrono::seconds watchdog = comm::kDefaultWatchdog;  // for run_stages()
 };
 
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
+
+// Where a rank runs, and with how many others on its node.
+struct RankPlace {
+  comm::CpuPlacement cpus;
+  int node_ranks = 1;
+  int threads(const PipelineChoice& choice) const;
+};
+RankPlace place_of(const comm::World& world, const Layout& layout);
+
+// f16 has more precision than bf16, so on a CPU, which has no f16, it is not thrown away unasked.
+// Throws UsageError.
+io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored);
+io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype);
+
+// Unless the user says otherwise, one for each stage and one more, so that a token's way back to
+// the first stage is hidden.
+std::uint32_t default_slots(const PipelineChoice& choice, const Layout& layout);
+
+// What a stage may take for weights and activations; 0: all that its device has.
+std::uint64_t load_memory(const StageDevice& device, int node_ranks);
+
+// What measurements on this rank depend on.
+model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace& place,
+                                      int threads, const model::ModelConfig& config,
+                                      io::DType dtype, io::DType kv_dtype);
 
 // A stage that is loaded, with its cache, and what all stages agreed on.
 struct StageSetup {
@@ -51,6 +81,7 @@ struct StageSetup {
   std::unique_ptr<model::Stage> stage;
   PipelineOptions options;
   model::StepCost cost;  // of the slowest stage
+  StageCut cut;
   StageDevice device;
   LinkReport links;
   std::vector<StageReport> reports;   // of all stages

@@ -328,6 +328,9 @@ int calibrate(comm::Endpoint& endpoint, const comm::World& world, const Layout& 
   std::vector<CalibrationStep> steps;
   std::int64_t layers = 0;
   agree_on(endpoint, "preparing the measurement", [&] {
+    if (device.kind == DeviceKind::virtual_device) {
+      throw UsageError("--calibrate measures devices; virtual ones are described");
+    }
     // A file that is something else is not written over, which is to be known before the work.
     if (endpoint.control->member() == 0) model::read_calibrations(path);
     subject = open(world, layout, device, choice);

@@ -75,6 +75,8 @@ std::string_view to_string(DeviceKind kind) {
       return "cpu";
     case DeviceKind::cuda:
       return "cuda";
+    case DeviceKind::virtual_device:
+      return "virtual";
   }
   return "auto";
 }
@@ -83,6 +85,11 @@ void check_device(DeviceKind device, LinkKind link, const Layout& layout) {
   if (device == DeviceKind::cpu && link == LinkKind::nccl) {
     throw UsageError(
         "--link nccl connects GPUs, and --device cpu takes none: use --link mpi, or --device cuda");
+  }
+  if (device == DeviceKind::virtual_device && link == LinkKind::nccl) {
+    throw UsageError(
+        "--link nccl connects GPUs; the messages of virtual devices travel by --link mpi or local, "
+        "and the links that they stand for are those of --virtual");
   }
   if (device == DeviceKind::cuda && layout.link == LinkKind::local && layout.stages > 1) {
     throw UsageError(fmt::format(
@@ -127,7 +134,9 @@ StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind ask
   StageDevice device;
   DevicePlan plan;
   const bool threads = layout.link == LinkKind::local && layout.stages > 1;
-  if (asked != DeviceKind::cpu && !threads) {
+  if (asked == DeviceKind::virtual_device) {
+    device.kind = asked;
+  } else if (asked != DeviceKind::cpu && !threads) {
     comm::device::GpuSurvey survey;
     // A GPU that is broken answers with an error.
     agree_on(endpoint, "looking for GPUs", [&] { survey = comm::device::survey_gpus(); });

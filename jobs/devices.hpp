@@ -12,7 +12,7 @@
 // Where the stages of a pipeline compute, and over which links they talk.
 namespace penstock::jobs {
 
-enum class DeviceKind { automatic, cpu, cuda };
+enum class DeviceKind { automatic, cpu, cuda, virtual_device };
 std::string_view to_string(DeviceKind kind);
 
 // Throws UsageError for what can never be, whatever GPUs there are.
@@ -36,7 +36,7 @@ struct DevicePlan {
 };
 
 // Pure. `auto` takes GPUs where every rank has one, CPUs where none has; where only some have, and
-// where `cuda` lacks one, it throws UsageError with the driver's words.
+// where `cuda` lacks one, it throws UsageError with the driver's words. Not of virtual devices.
 DevicePlan plan_devices(DeviceKind asked, const std::vector<DeviceOffer>& offers);
 
 // What one stage computes on.

@@ -184,6 +184,8 @@ void GenerateJob::begin(const StageSetup& setup) {
   stay_alive(alive_, [this](const Alive&) { go_on(); });
   stages_ = setup.reports;
   cut_ = setup.cut;
+  slots_ = setup.options.slots;
+  rehearsal_ = setup.rehearsal;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");
   if (!options_.quiet) {
     print(format_header(header(setup), terminal_width()));
@@ -219,7 +221,9 @@ Pace GenerateJob::pace(const std::function<double()>& needed_seconds) {
     workload_->journal_partial();
     journal_->hurry();
   }
-  const std::chrono::duration<double> needed(needed_seconds());
+  // What records need in a rehearsal is not the time that limits are about.
+  const bool rehearsed = options_.pipeline.machine && !options_.pipeline.realtime;
+  const std::chrono::duration<double> needed(rehearsed ? 0.0 : needed_seconds());
   const Pace now = clock_->pace(Clock::now(), request,
                                 std::chrono::duration_cast<std::chrono::nanoseconds>(needed));
   if (now > told_pace_) tell_drain(now);
@@ -267,7 +271,7 @@ int GenerateJob::finish(const PipelineTotals& totals) {
     wait_for_state();
     workload_->journal_partial();
     journal_->sync();
-    write_ledger(totals);
+    write_ledger(totals, now);
     if (counts().left == 0) {
       code = merge(moved);
     } else {

@@ -77,7 +77,7 @@ class GenerateJob {
   int say_what_is_left(Ledger::Time now);
   RunHeader header(const StageSetup& setup) const;
   RunSummary summary(const PipelineTotals& totals, Ledger::Time now) const;
-  void write_ledger(const PipelineTotals& totals) const;
+  void write_ledger(const PipelineTotals& totals, Ledger::Time now) const;
   void print_failures() const;
 
   const RunOptions& options_;
@@ -106,6 +106,8 @@ class GenerateJob {
   bool partial_kept_ = false;  // since a signal that may be followed by the end
   std::vector<StageReport> stages_;
   std::optional<StageCut> cut_;
+  std::uint32_t slots_ = 0;
+  std::string rehearsal_;  // what of; empty for a real run
   std::vector<double> busy_;
   Ledger::Time started_{};
   Ledger::Time next_loading_{};

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "jobs/ledger_advice.hpp"
+
 namespace penstock::jobs {
 namespace {
 
@@ -202,7 +204,14 @@ std::string format_summary(const RunSummary& summary, int width) {
     records +=
         fmt::format(", {} failed (see their error rows)", format_grouped(summary.records_failed));
   }
-  std::string text = labelled("records", records);
+  std::string text;
+  if (!summary.rehearsal.empty()) {
+    text += labelled("REHEARSAL",
+                     fmt::format("of {}: the answers are made up, times predicted; it "
+                                 "took {}",
+                                 summary.rehearsal, format_duration(summary.rehearsed_in)));
+  }
+  text += labelled("records", records);
   text += labelled("time",
                    fmt::format("{} of work, {} of loading before", format_duration(summary.seconds),
                                format_duration(summary.load_seconds)));
@@ -214,7 +223,10 @@ std::string format_summary(const RunSummary& summary, int width) {
   const std::string step = format_step_times(summary.step);
   if (!step.empty()) text += labelled("step", step);
   if (summary.stages.empty()) return text;
-  return text + "time of each stage, %\n" + format_ledger(summary.stages, width);
+  PipelineLedger run{{}, summary.slots, summary.steps};
+  for (const StageLedger& stage : summary.stages) run.stages.push_back(stage.totals);
+  return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
+         format_advice(run);
 }
 
 std::string format_step_times(const StepTimes& times) {

@@ -85,6 +85,10 @@ struct RunSummary {
   std::string output;       // path
   std::vector<StageLedger> stages;
   StepTimes step;
+  std::uint32_t slots = 1;
+  std::uint64_t steps = 0;
+  std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run
+  double rehearsed_in = 0;  // real seconds
 };
 std::string format_summary(const RunSummary& summary, int width);
 

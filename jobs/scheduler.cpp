@@ -8,9 +8,9 @@
 namespace penstock::jobs {
 namespace {
 
-// A step may take this much longer than the longest one in flight. So prefill work spreads over
-// the slots evenly, while its share can still grow from step to step when there is much of it.
-constexpr double kStepGrowth = 1.25;
+// A step may take this much longer than those in flight, at most. So prefill work spreads over the
+// slots evenly, while its share can still grow from step to step when there is much of it.
+constexpr double kStepGrowth = 0.25;
 // Rows a prefill chunk gets even so: fewer would not pay for the step.
 constexpr std::uint32_t kLeastChunk = 32;
 // Tokens of an answer expected before any is known.
@@ -22,20 +22,23 @@ std::uint64_t blocks_for(std::uint64_t tokens) {
 
 }  // namespace
 
+// What every step looks at comes first.
 struct Scheduler::Sequence {
   std::uint64_t record = 0;
   std::uint64_t age = 0;  // order of add(): eviction takes the highest
-  model::SamplingParams sampling;
-  std::vector<std::int32_t> tokens;  // prompt, then the answer so far
+  Slot* slot = nullptr;   // null: waiting
   std::uint32_t prompt_tokens = 0;
   std::uint32_t max_tokens = 0;
-  std::uint32_t computed = 0;  // tokens whose KV is written, or will be by a planned step
+  std::uint32_t computed = 0;        // tokens whose KV is written, or will be by a planned step
+  std::uint32_t handle = 0;          // of the present admission
+  std::uint32_t reserved = 0;        // blocks that it will still ask for, as far as is expected
+  bool in_flight = false;            // part of a step that is not complete
+  bool in_plan = false;              // part of the plan under construction
+  bool started = false;              // had a step, before an eviction perhaps
+  bool prompt_done = false;          // a step of the present admission sampled
+  std::vector<std::int32_t> tokens;  // prompt, then the answer so far
   std::vector<std::uint32_t> blocks;
-  std::uint32_t handle = 0;  // of the present admission
-  Slot* slot = nullptr;      // null: waiting
-  bool in_flight = false;    // part of a step that is not complete
-  bool in_plan = false;      // part of the plan under construction
-  bool started = false;      // had a step, before an eviction perhaps
+  model::SamplingParams sampling;
 
   std::uint64_t pending() const { return tokens.size() - computed; }
   std::uint64_t generated() const { return tokens.size() - prompt_tokens; }
@@ -44,12 +47,14 @@ struct Scheduler::Sequence {
 struct Scheduler::Slot {
   std::vector<Sequence*> running;  // oldest first
   struct Item {
-    std::uint64_t record = 0;
+    Sequence* sequence = nullptr;  // is not forgotten while in flight
     bool sample = false;
   };
   std::vector<Item> in_flight;  // the sequences of the step under way
   bool busy = false;
+  model::StepShape shape;        // of the latest step
   double predicted_seconds = 0;  // of the step under way
+  std::size_t table_blocks = 0;  // in the latest plan
 };
 
 struct Scheduler::Building {
@@ -60,7 +65,11 @@ struct Scheduler::Building {
 };
 
 Scheduler::Scheduler(const SchedulerLimits& limits, const model::StepCost& cost)
-    : limits_(limits), cost_(cost), pool_(limits.kv_blocks), slots_(limits.slots) {
+    : limits_(limits),
+      cost_(cost),
+      pool_(limits.kv_blocks),
+      slots_(limits.slots),
+      mean_answer_(kFirstExpectation) {
   limits_.max_sequences = std::min(limits_.max_sequences, limits_.max_step_tokens);
   if (limits_.slots == 0 || limits_.max_sequences == 0) {
     throw std::invalid_argument("a scheduler needs slots and rows");
@@ -116,12 +125,14 @@ std::uint64_t Scheduler::rounds_needed() const {
   if (!waiting_.empty()) {
     consider(*waiting_.front());
   } else if (!exhausted_) {
-    most = std::max(most, mean_answer());
+    most = std::max(most, mean_answer_);
   }
   return most;
 }
 
 bool Scheduler::in_flight(std::uint32_t slot) const { return slots_.at(slot).busy; }
+
+const model::StepShape& Scheduler::shape(std::uint32_t slot) const { return slots_.at(slot).shape; }
 
 bool Scheduler::draining() const {
   return (!admitting_ || (exhausted_ && waiting_.empty())) &&
@@ -133,12 +144,10 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   Slot& slot = slots_.at(slot_index);
   if (slot.busy) throw std::logic_error("a slot was planned before its last step was complete");
   Building building{slot, {}, {}, 0};
-  for (const Slot& other : slots_) {
-    if (other.busy) {
-      building.target_seconds =
-          std::max(building.target_seconds, other.predicted_seconds * kStepGrowth);
-    }
-  }
+  building.target_seconds = longest_step();
+  building.plan.sequences.reserve(slot.running.size() + 1);
+  building.plan.tokens.reserve(slot.running.size() + 1);
+  building.plan.block_table.reserve(slot.table_blocks + slot.running.size());
   plan_running(building, true);
   plan_running(building, false);
   admit(building);
@@ -151,36 +160,51 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   plan.draining = draining();
   plan.retired = std::exchange(retired_, {});
   slot.busy = true;
+  slot.shape = building.shape;
   slot.predicted_seconds = cost_.seconds(building.shape);
+  slot.table_blocks = plan.block_table.size();
   return std::move(building.plan);
+}
+
+// How long a step may take, so that the steps in flight do not wait for it. Each stage computes a
+// step of every slot in a round; meanwhile a step goes through all stages, at the speed of the
+// longest. With a slot more than stages, a step that is longer than the mean by one part in as many
+// as there are stages keeps nobody waiting. 0: no limit, as nothing is in flight.
+double Scheduler::longest_step() const {
+  double seconds = 0;
+  std::size_t others = 0;
+  for (const Slot& other : slots_) {
+    if (!other.busy) continue;
+    seconds += other.predicted_seconds;
+    ++others;
+  }
+  if (others == 0) return 0;
+  const double spare = limits_.slots > 2 ? 1.0 / (limits_.slots - 2) : kStepGrowth;
+  return seconds / static_cast<double>(others) * (1 + std::min(spare, kStepGrowth));
 }
 
 // Sequences that are in the slot already: first those that decode (one row each), then those
 // whose prompt is not through yet.
 void Scheduler::plan_running(Building& building, bool decodes) {
-  const std::vector<Sequence*> running = building.slot.running;  // eviction changes the slot's own
-  for (Sequence* sequence : running) {
+  members_ = building.slot.running;  // eviction changes the slot's own
+  for (Sequence* sequence : members_) {
     if (sequence->slot != &building.slot || (sequence->pending() == 1) != decodes) continue;
     append_chunk(*sequence, building);
   }
 }
 
 void Scheduler::admit(Building& building) {
-  std::uint64_t reserved = 0;  // blocks that running sequences will still ask for
-  std::size_t running = 0;
-  for (const Slot& slot : slots_) {
-    running += slot.running.size();
-    for (const Sequence* sequence : slot.running) {
-      const std::uint64_t expected = expected_blocks(*sequence);
-      reserved += expected - std::min<std::uint64_t>(expected, sequence->blocks.size());
-    }
-  }
   // Few records are shared out evenly, rather than all to the first slot.
   const std::size_t share = (sequences_.size() + limits_.slots - 1) / limits_.slots;
   const std::size_t most = std::min<std::size_t>(limits_.max_sequences, share);
+  const auto has_room = [&] {
+    return building.slot.running.size() < most && row_budget(building, 0) > 0;
+  };
+  if (waiting_.empty() || !has_room()) return;
+  std::uint64_t reserved = all_reserved();
+  std::size_t running = running_;
   std::size_t next = 0;
-  while (next < waiting_.size() && building.slot.running.size() < most &&
-         row_budget(building, 0) > 0) {
+  while (next < waiting_.size()) {
     Sequence& sequence = *waiting_[next];
     // Evicted, and its last token is not back yet; or not to be begun any more.
     if (sequence.in_flight || (!admitting_ && !sequence.started)) {
@@ -191,19 +215,27 @@ void Scheduler::admit(Building& building) {
     if (running > 0 && expected + reserved > pool_.free()) return;
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(next));
     waiting_tokens_ -= sequence.prompt_tokens;
-    sequence.slot = &building.slot;
     sequence.handle = next_handle_++;
-    auto& members = building.slot.running;
-    members.insert(
-        std::upper_bound(members.begin(), members.end(), &sequence,
-                         [](const Sequence* a, const Sequence* b) { return a->age < b->age; }),
-        &sequence);
-    if (!append_chunk(sequence, building)) continue;
-    ++running;
-    building.plan.admitted.push_back({sequence.handle, sequence.record, sequence.sampling,
-                                      sequence.tokens, sequence.prompt_tokens});
-    reserved += expected - std::min<std::uint64_t>(expected, sequence.blocks.size());
+    sequence.prompt_done = false;
+    join(sequence, building.slot);
+    if (append_chunk(sequence, building)) {
+      ++running;
+      building.plan.admitted.push_back({sequence.handle, sequence.record, sequence.sampling,
+                                        sequence.tokens, sequence.prompt_tokens});
+      reserved += expected - std::min<std::uint64_t>(expected, sequence.blocks.size());
+    }
+    if (!has_room()) return;
   }
+}
+
+void Scheduler::join(Sequence& sequence, Slot& slot) {
+  sequence.slot = &slot;
+  ++running_;
+  slot.running.insert(
+      std::upper_bound(slot.running.begin(), slot.running.end(), &sequence,
+                       [](const Sequence* a, const Sequence* b) { return a->age < b->age; }),
+      &sequence);
+  update_reserved(sequence);
 }
 
 // Adds as many of the sequence's next tokens to the plan as the step and the KV memory take.
@@ -243,7 +275,9 @@ bool Scheduler::append_chunk(Sequence& sequence, Building& building) {
   building.shape.attended +=
       std::uint64_t{rows} * sequence.computed + std::uint64_t{rows} * (rows + 1) / 2;
   building.shape.cached += end;
-  building.slot.in_flight.push_back({sequence.record, step.sample});
+  building.slot.in_flight.push_back({&sequence, step.sample});
+  if (!sequence.prompt_done) prompt_rows_ += rows;
+  sequence.prompt_done |= step.sample;
   sequence.computed = static_cast<std::uint32_t>(end);
   sequence.in_flight = true;
   sequence.in_plan = true;
@@ -281,17 +315,20 @@ bool Scheduler::grow(Sequence& sequence, std::uint64_t tokens) {
   while (pool_.free() < missing) {
     Sequence* youngest = nullptr;
     for (const Slot& slot : slots_) {
-      for (Sequence* other : slot.running) {
-        if (!other->in_plan && !other->blocks.empty() && other->age > sequence.age &&
-            (youngest == nullptr || other->age > youngest->age)) {
-          youngest = other;
-        }
+      // The youngest are the last.
+      for (auto other = slot.running.rbegin(); other != slot.running.rend(); ++other) {
+        if ((*other)->age <= (youngest == nullptr ? sequence : *youngest).age) break;
+        if ((*other)->in_plan || (*other)->blocks.empty()) continue;
+        youngest = *other;
+        break;
       }
     }
     if (youngest == nullptr) break;
     evict(*youngest);
   }
-  return pool_.allocate(missing, sequence.blocks);
+  if (!pool_.allocate(missing, sequence.blocks)) return false;
+  update_reserved(sequence);
+  return true;
 }
 
 // Its blocks are free at once even if a step in flight uses them: every stage computes the steps
@@ -310,6 +347,8 @@ void Scheduler::evict(Sequence& sequence) {
 void Scheduler::leave_slot(Sequence& sequence) {
   std::erase(sequence.slot->running, &sequence);
   sequence.slot = nullptr;
+  --running_;
+  update_reserved(sequence);
   retired_.push_back(sequence.handle);
   pool_.release(sequence.blocks);
 }
@@ -337,12 +376,14 @@ std::vector<SampledToken> Scheduler::complete(std::uint32_t slot_index,
   std::vector<SampledToken> tokens;
   tokens.reserve(sampled.size());
   for (const Slot::Item& item : slot.in_flight) {
-    Sequence& sequence = *sequences_.at(item.record);
+    Sequence& sequence = *item.sequence;
     sequence.in_flight = false;
     if (!item.sample) continue;
     const std::int32_t token = sampled[tokens.size()];
     sequence.tokens.push_back(token);
-    tokens.push_back({item.record, token});
+    tokens.push_back({sequence.record, token});
+    // Longer than was expected.
+    if (expected_answer(sequence) == sequence.generated() + 1) update_reserved(sequence);
   }
   slot.in_flight.clear();
   slot.busy = false;
@@ -355,16 +396,35 @@ void Scheduler::finish(std::uint64_t record) {
   ++finished_;
   finished_tokens_ += sequence.generated();
   forget(sequence);
+  const std::uint64_t mean = finished_tokens_ / finished_ + 1;
+  reserved_is_stale_ |= mean != mean_answer_;
+  mean_answer_ = mean;
 }
 
 std::vector<std::uint64_t> Scheduler::take_unfit() { return std::exchange(unfit_, {}); }
 
-std::uint64_t Scheduler::mean_answer() const {
-  return finished_ == 0 ? kFirstExpectation : finished_tokens_ / finished_ + 1;
+void Scheduler::update_reserved(Sequence& sequence) {
+  std::uint64_t blocks = 0;
+  if (sequence.slot != nullptr) {
+    const std::uint64_t expected = expected_blocks(sequence);
+    blocks = expected - std::min<std::uint64_t>(expected, sequence.blocks.size());
+  }
+  reserved_ = reserved_ + blocks - sequence.reserved;
+  sequence.reserved = static_cast<std::uint32_t>(blocks);
+}
+
+// Blocks that running sequences will still ask for.
+std::uint64_t Scheduler::all_reserved() {
+  if (std::exchange(reserved_is_stale_, false)) {
+    for (const Slot& slot : slots_) {
+      for (Sequence* sequence : slot.running) update_reserved(*sequence);
+    }
+  }
+  return reserved_;
 }
 
 std::uint64_t Scheduler::expected_answer(const Sequence& sequence) const {
-  return std::max(std::min<std::uint64_t>(mean_answer(), sequence.max_tokens),
+  return std::max(std::min<std::uint64_t>(mean_answer_, sequence.max_tokens),
                   sequence.generated() + 1);
 }
 

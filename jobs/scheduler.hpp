@@ -71,6 +71,8 @@ class Scheduler {
 
   model::StepPlan plan(std::uint32_t slot);
   bool in_flight(std::uint32_t slot) const;
+  // Of the slot's latest plan.
+  const model::StepShape& shape(std::uint32_t slot) const;
 
   // `sampled` are the ids of the plan's sequences with `sample`, in order.
   std::vector<SampledToken> complete(std::uint32_t slot, std::span<const std::int32_t> sampled);
@@ -80,6 +82,9 @@ class Scheduler {
   // Records that cannot go on because they fill all of the KV memory alone. They are forgotten.
   std::vector<std::uint64_t> take_unfit();
 
+  std::uint64_t steps() const { return next_step_; }
+  // Rows planned for prompts, evictions' repeats included.
+  std::uint64_t prompt_rows() const { return prompt_rows_; }
   std::uint64_t evictions() const { return evictions_; }
   const BlockPool& pool() const { return pool_; }
 
@@ -88,15 +93,18 @@ class Scheduler {
   struct Slot;
   struct Building;  // the plan under construction
 
+  double longest_step() const;
   void plan_running(Building& building, bool decodes);
   void admit(Building& building);
+  void join(Sequence& sequence, Slot& slot);
   bool append_chunk(Sequence& sequence, Building& building);
   std::uint32_t row_budget(const Building& building, std::uint64_t position) const;
   bool grow(Sequence& sequence, std::uint64_t tokens);
   void evict(Sequence& sequence);
   void leave_slot(Sequence& sequence);
   void forget(Sequence& sequence);
-  std::uint64_t mean_answer() const;
+  void update_reserved(Sequence& sequence);
+  std::uint64_t all_reserved();
   std::uint64_t expected_answer(const Sequence& sequence) const;
   std::uint64_t expected_blocks(const Sequence& sequence) const;
 
@@ -112,11 +120,17 @@ class Scheduler {
   std::uint64_t next_age_ = 0;
   std::uint32_t next_handle_ = 0;
   std::uint64_t next_step_ = 0;
+  std::uint64_t prompt_rows_ = 0;
   std::uint64_t evictions_ = 0;
   bool exhausted_ = false;
   bool admitting_ = true;
   std::uint64_t finished_ = 0;         // answers so far and their tokens: what admission
   std::uint64_t finished_tokens_ = 0;  // expects of the next
+  std::uint64_t mean_answer_;
+  std::size_t running_ = 0;         // sequences in slots
+  std::uint64_t reserved_ = 0;      // sum of Sequence::reserved
+  bool reserved_is_stale_ = false;  // the mean has changed since
+  std::vector<Sequence*> members_;  // of the slot that is planned; kept for its memory
 };
 
 }  // namespace penstock::jobs

@@ -53,9 +53,11 @@ std::vector<Rank> gather(comm::Endpoint& endpoint, const CutInput& mine) {
 
 // What a calibration file has for these ranks: for all of them, or nothing, since times that were
 // measured cannot be weighed against such as were not.
-Found find(const std::string& path, const std::vector<Rank>& ranks) {
+Found find(const CutInput& mine, const std::vector<Rank>& ranks) {
+  const std::string& path = mine.calibration;
   Found found;
-  found.source = "by weights and arithmetic";
+  found.source = mine.described.empty() ? "by weights and arithmetic"
+                                        : fmt::format("by what {} is said to do", mine.described);
   if (path.empty()) return found;
   model::Calibrations known;
   try {
@@ -90,7 +92,13 @@ std::vector<std::shared_ptr<const model::PartCost>> parts_of(
     const std::shared_ptr<const model::PartCost>& modelled) {
   std::vector<std::shared_ptr<const model::PartCost>> parts;
   for (std::size_t i = 0; i < stages; ++i) {
-    parts.push_back(tables.empty() ? modelled : model::measured_cost(tables[i]));
+    if (tables.empty()) {
+      parts.push_back(modelled);
+    } else if (i > 0 && tables[i] == tables[i - 1]) {
+      parts.push_back(parts.back());
+    } else {
+      parts.push_back(model::measured_cost(tables[i]));
+    }
   }
   return parts;
 }
@@ -136,7 +144,7 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine) {
   json of_stage_0;
   agree_on(endpoint, "cutting the stages", [&] {
     if (endpoint.control->member() != 0) return;
-    const Found found = find(mine.calibration, ranks);
+    const Found found = find(mine, ranks);
     std::vector<std::int64_t> layers;
     for (const model::StageRange& range : cut(mine, ranks, found.tables)) {
       layers.push_back(range.layers());
@@ -163,7 +171,7 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine) {
   }
   const json& step = agreed.at("step");
   result.step = {step.at(0), step.at(1), step.at(2), step.at(3)};
-  result.measured = !tables.empty();
+  result.in_seconds = !tables.empty() || !mine.described.empty();
   result.source = agreed.at("source");
   // All have them: the caller tells them once.
   result.warnings = agreed.at("warnings").get<std::vector<std::string>>();
@@ -177,7 +185,7 @@ StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stage
   for (const LedgerTotals& stage : stages) {
     times.measured_seconds.push_back(stage[Share::compute] / static_cast<double>(steps));
   }
-  if (cut.measured) times.predicted_seconds = cut.seconds(model::mean_of(work, steps));
+  if (cut.in_seconds) times.predicted_seconds = cut.seconds(model::mean_of(work, steps));
   return times;
 }
 
@@ -186,8 +194,8 @@ std::vector<std::string> format_predicted(const StageCut& cut) {
   const double slowest = *std::max_element(times.begin(), times.end());
   std::vector<std::string> texts;
   for (const double seconds : times) {
-    texts.push_back(cut.measured ? fmt::format("{:.1f} ms", 1e3 * seconds)
-                                 : fmt::format("{:.0f} %", 100 * seconds / slowest));
+    texts.push_back(cut.in_seconds ? fmt::format("{:.1f} ms", 1e3 * seconds)
+                                   : fmt::format("{:.0f} %", 100 * seconds / slowest));
   }
   return texts;
 }

@@ -29,14 +29,16 @@ struct CutInput {
   std::string calibration;           // the file to look into; empty: none
   model::StepShape step;             // that the slowest stage is to be fast for
   std::shared_ptr<const model::PartCost> modelled;  // where nothing was measured
+  std::string described;  // the virtual devices that `modelled` is of; else only ratios count
 };
 
 struct StageCut {
   std::vector<model::StageRange> ranges;
   std::vector<model::StepCost> costs;  // of each stage
   model::StepShape step;
-  // Whether `costs` are of measurements. If not, only their ratios mean anything.
-  bool measured = false;
+  // Whether `costs` are seconds: of measurements, or of devices that are described. If not, only
+  // their ratios mean anything.
+  bool in_seconds = false;
   std::string source;  // for the header: where the cut is from
   std::vector<std::string> warnings;
 
@@ -50,11 +52,11 @@ struct StageCut {
 StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine);
 
 // The mean time that the stages computed for one of `steps` steps, which were `work` together, and
-// what `cut` predicts if it was measured.
+// what `cut` predicts if its costs are seconds.
 StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stages,
                      const model::StepShape& work, std::uint64_t steps);
 
-// "14.2 ms" for `step` on each stage, or in percent of the slowest where nothing was measured.
+// "14.2 ms" for `step` on each stage, or in percent of the slowest where costs are ratios.
 std::vector<std::string> format_predicted(const StageCut& cut);
 
 }  // namespace penstock::jobs

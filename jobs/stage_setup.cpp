@@ -11,6 +11,7 @@
 #include "jobs/stage_context.hpp"
 #include "jobs/stage_copy.hpp"
 #include "model/error.hpp"
+#include "model/gpu_sizes.hpp"
 #include "model/host_memory.hpp"
 #include "model/load_weights.hpp"
 
@@ -81,13 +82,30 @@ std::uint64_t gpu_share(const StageSetup& setup) {
   return share - std::min(share, activations);
 }
 
+// What a stage may take for its KV cache, and of whom it has that.
+struct KvShare {
+  std::uint64_t bytes = 0;
+  int sharers = 1;
+  std::string_view place;  // that they share
+  std::string device;      // with memory of its own; empty on CPUs
+};
+
+KvShare kv_share(const StageSetup& setup, int node_ranks) {
+  switch (setup.device.kind) {
+    case DeviceKind::cuda:
+      return {gpu_share(setup), setup.device.sharers, "GPU",
+              comm::device::describe(setup.device.gpu)};
+    case DeviceKind::virtual_device:
+      return {setup.stage->kv_memory_bytes(), 1, "device", setup.stage->numeric_class()};
+    default:
+      return {memory_share(node_ranks), node_ranks, "node", ""};
+  }
+}
+
 // KV blocks that this stage has memory for.
 std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& choice,
                                 int node_ranks) {
-  const bool gpu = setup.device.kind == DeviceKind::cuda;
-  const std::uint64_t share = gpu ? gpu_share(setup) : memory_share(node_ranks);
-  const int sharers = gpu ? setup.device.sharers : node_ranks;
-  const std::string_view place = gpu ? "GPU" : "node";
+  const auto [share, sharers, place, own_memory] = kv_share(setup, node_ranks);
   const std::uint64_t block_bytes = setup.stage->kv_block_bytes();
   if (choice.kv_memory > 0) {
     const std::uint64_t blocks = choice.kv_memory / block_bytes;
@@ -103,18 +121,19 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
     }
     return blocks;
   }
-  if (gpu && share < block_bytes) {
-    throw UsageError(fmt::format(
-        "{} has {} left for the KV cache beside weights and activations, less than a "
-        "block of {}: use more GPUs, or less --max-step-tokens",
-        comm::device::describe(setup.device.gpu), format_bytes(share), format_bytes(block_bytes)));
+  if (!own_memory.empty() && share < block_bytes) {
+    throw UsageError(
+        fmt::format("{} has {} left for the KV cache beside weights and activations, less than a "
+                    "block of {}: use more stages, or less --max-step-tokens",
+                    own_memory, format_bytes(share), format_bytes(block_bytes)));
   }
   const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
   const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
       std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
-  // A GPU has nothing else to do; a node's memory also holds files and other programs.
-  return std::clamp<std::uint64_t>((gpu ? share : share / 2) / block_bytes, 1, useful);
+  // A device has nothing else to do; a node's memory also holds files and other programs.
+  return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
+                                   useful);
 }
 
 // Models for the balance of steps, where only ratios count; measured limits belong to bench.
@@ -133,14 +152,38 @@ struct Opened {
   model::StageOptions stage_options;
   PipelineOptions options;
   std::uint32_t context_limit = 0;
+  std::shared_ptr<const model::PartCost> parts;
+  std::string machine;  // figures of the virtual one
 };
 
-Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const StageDevice& device,
+std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const StageDevice& device,
+                                                  const PipelineChoice& choice) {
+  const model::StageOptions& o = run.stage_options;
+  if (choice.machine) {
+    return model::cost_by_device(run.config, o.dtype, o.kv_dtype, choice.machine->device);
+  }
+  return model::cost_by_limits(run.config, o.dtype, o.kv_dtype,
+                               device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
+}
+
+// One for each stage and one more, so that a token's way back to the first stage is hidden.
+std::uint32_t slots(const Opened& run, const PipelineChoice& choice,
+                    const std::vector<model::StageRange>& ranges, int first_rank) {
+  if (choice.slots > 0) return choice.slots;
+  if (ranges.size() == 1) return 1;
+  if (!choice.machine) return static_cast<std::uint32_t>(ranges.size()) + 1;
+  const auto row_bytes = static_cast<double>(run.config.hidden_size) *
+                         static_cast<double>(io::size_of(run.stage_options.dtype));
+  return slots_for(*choice.machine, *run.parts, ranges, first_rank, row_bytes,
+                   run.options.max_sequences);
+}
+
+Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
                        const PipelineChoice& choice, int node_ranks,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
   run.checkpoint = std::move(opened);
-  const bool gpu = device.kind == DeviceKind::cuda;
+  const bool gpu = device.kind != DeviceKind::cpu;
   agree_on(endpoint, "opening the checkpoint", [&] {
     if (!run.checkpoint) {
       run.checkpoint.emplace(choice.checkpoint,
@@ -148,69 +191,96 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                                  ? io::CheckpointReader::Contents::all
                                  : io::CheckpointReader::Contents::without_tokenizer);
     }
-    if (run.checkpoint->header().no_data) {
-      throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
+    if (run.checkpoint->header().no_data && device.kind != DeviceKind::virtual_device) {
+      throw io::FileError(choice.checkpoint,
+                          "holds shapes only (synth --no-data); only --device virtual runs it");
     }
     run.config = model::from_attributes(run.checkpoint->header().config);
     run.stage_options.memory_bytes = load_memory(device, node_ranks);
     run.stage_options.dtype = compute_dtype(choice, device.kind, run.checkpoint->header().dtype);
     run.stage_options.kv_dtype = compute_kv_dtype(choice, device.kind, run.stage_options.dtype);
     run.context_limit = context_limit(run.config, choice);
-    run.options.slots = default_slots(choice, layout);
     run.options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
                                   : gpu                      ? kGpuStepTokens
                                                              : kCpuStepTokens;
     run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
+    run.parts = part_costs(run, device, choice);
+    if (choice.machine) run.machine = figures(*choice.machine);
   });
 
   agree_on_equal(endpoint, {{"the checkpoint's digest", run.checkpoint->digest()},
                             {"--dtype", io::to_string(run.stage_options.dtype)},
                             {"--kv-dtype", io::to_string(run.stage_options.kv_dtype)},
-                            {"--slots", run.options.slots},
+                            {"--slots", choice.slots},
                             {"--max-step-tokens", run.options.max_step_tokens},
                             {"--max-context", run.context_limit},
                             {"--layers", choice.layers},
+                            {"--virtual", run.machine},
+                            {"--virtual-realtime", choice.realtime},
                             {"--watchdog-seconds", choice.watchdog.count()}});
   return run;
 }
 
 // What this rank has for weights and KV cache, less what the largest step's activations take.
-std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice,
-                         const Opened& run) {
-  const std::uint64_t memory = run.stage_options.memory_bytes > 0
-                                   ? run.stage_options.memory_bytes
-                                   : comm::device::gpu_memory().free_bytes;
+std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice, const Opened& run,
+                         int stages) {
+  std::uint64_t memory = run.stage_options.memory_bytes;
+  if (choice.machine) {
+    memory = choice.machine->device.memory_bytes;
+    memory -= std::min(memory, model::gpu_reserve_bytes(memory));
+  } else if (memory == 0) {
+    memory = comm::device::gpu_memory().free_bytes;
+  }
   const model::ModelConfig& c = run.config;
   // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
   const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
                                                 (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
-  const std::uint64_t activations =
-      run.options.max_step_tokens * width * io::size_of(run.stage_options.dtype);
-  const std::uint64_t slots = device.kind == DeviceKind::cuda ? run.options.slots : 1;
-  const std::uint64_t taken = choice.kv_memory + activations * slots;
+  std::uint64_t bytes = run.options.max_step_tokens * width * io::size_of(run.stage_options.dtype);
+  if (device.kind != DeviceKind::cpu) {  // has buffers for every slot from the start
+    bytes += 2 * static_cast<std::uint64_t>(stages + 1) * run.options.max_step_tokens *
+             static_cast<std::uint64_t>(c.hidden_size) * io::size_of(run.stage_options.dtype);
+  }
+  const std::uint64_t taken = choice.kv_memory + bytes;
   return memory - std::min(memory, taken);
 }
 
 StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
-                    const PipelineChoice& choice, const Opened& run, const RankPlace& place,
-                    int threads) {
+                    const PipelineChoice& choice, const Opened& run, const RankPlace& place) {
   CutInput mine;
   agree_on(endpoint, "looking at the machine", [&] {
     mine.config = run.config;
     mine.dtype = run.stage_options.dtype;
     mine.kv_dtype = run.stage_options.kv_dtype;
-    mine.key = calibration_key(device, place, threads, run.config, mine.dtype, mine.kv_dtype);
-    mine.memory_bytes = cut_memory(device, choice, run);
+    mine.memory_bytes = cut_memory(device, choice, run, endpoint.control->size());
     // One sequence of any length; --kv-memory is set aside already.
     mine.kv_tokens = choice.kv_memory > 0 ? 0 : run.context_limit;
     mine.layers = choice.layers;
-    mine.calibration = model::calibration_path(choice.checkpoint);
     mine.step = choice.step;
-    mine.modelled =
-        model::cost_by_limits(run.config, mine.dtype, mine.kv_dtype,
-                              device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
+    mine.modelled = run.parts;
+    if (choice.machine) {
+      mine.described = choice.machine->text;
+    } else {
+      mine.key = calibration_key(device, place, place.threads(choice), run.config, mine.dtype,
+                                 mine.kv_dtype);
+      mine.calibration = model::calibration_path(choice.checkpoint);
+    }
   });
   return agree_on_cut(endpoint, mine);
+}
+
+// Arrivals in real time are times of one host's clock.
+StageClock rehearsal_clock(comm::Endpoint& endpoint, const comm::World& world,
+                           const PipelineChoice& choice, int rank) {
+  agree_on(endpoint, "--virtual-realtime", [&] {
+    if (choice.realtime && world.node_size() != world.size()) {
+      throw UsageError(fmt::format(
+          "--virtual-realtime needs all ranks on one host, and {} of {} are on this one: start "
+          "them there, or leave it out",
+          world.node_size(), world.size()));
+    }
+  });
+  return {choice.realtime ? StageClock::Kind::realtime : StageClock::Kind::rehearsal,
+          choice.machine->edge(rank, rank + 1), choice.machine->control};
 }
 
 // The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
@@ -221,7 +291,9 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
   agree_on(endpoint, "sizing the KV cache", [&] {
     mine["blocks"] = affordable_blocks(setup, choice, node_ranks);
     mine["numeric_class"] = setup.stage->numeric_class();
-    mine["warning"] = choice.threads > 0 ? "" : comm::binding_warning(placement, node_ranks);
+    const bool computes = setup.device.kind != DeviceKind::virtual_device;
+    mine["warning"] =
+        choice.threads > 0 || !computes ? "" : comm::binding_warning(placement, node_ranks);
   });
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
@@ -260,11 +332,6 @@ int RankPlace::threads(const PipelineChoice& choice) const {
   return choice.threads > 0 ? choice.threads : comm::default_threads(cpus, node_ranks);
 }
 
-std::uint32_t default_slots(const PipelineChoice& choice, const Layout& layout) {
-  if (choice.slots > 0) return choice.slots;
-  return layout.stages == 1 ? 1 : static_cast<std::uint32_t>(layout.stages) + 1;
-}
-
 RankPlace place_of(const comm::World& world, const Layout& layout) {
   RankPlace place{comm::cpu_placement(), world.node_size()};
   if (layout.link == LinkKind::local) {  // the stages share what this one process may use
@@ -275,7 +342,7 @@ RankPlace place_of(const comm::World& world, const Layout& layout) {
 }
 
 io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
-  const bool gpu = device == DeviceKind::cuda;
+  const bool gpu = device == DeviceKind::cuda || device == DeviceKind::virtual_device;
   const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
   const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
   if (dtype == io::DType::f16 && !gpu) {
@@ -286,13 +353,14 @@ io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DTy
 
 io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype) {
   const io::DType kv_dtype = choice.kv_dtype.value_or(dtype);
-  if (kv_dtype == io::DType::f16 && device != DeviceKind::cuda) {
+  if (kv_dtype == io::DType::f16 && device == DeviceKind::cpu) {
     throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
   }
   return kv_dtype;
 }
 
 std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
+  if (device.kind == DeviceKind::virtual_device) return 0;
   if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
   if (device.sharers == 1) return 0;
   return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
@@ -319,6 +387,20 @@ model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace
   return key;
 }
 
+void check_choice(const PipelineChoice& choice) {
+  if (choice.device != DeviceKind::virtual_device) {
+    if (choice.machine) throw UsageError("--virtual describes the devices of --device virtual");
+    if (choice.realtime) throw UsageError("--virtual-realtime needs --device virtual");
+    return;
+  }
+  if (!choice.machine) {
+    throw UsageError("--device virtual needs --virtual SPEC, for example --virtual h100-sxm");
+  }
+  if (!choice.stage_dir.empty()) {
+    throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
+  }
+}
+
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
   const auto limit = static_cast<std::uint32_t>(config.max_position);
   return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
@@ -330,15 +412,21 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                         const model::LoadProgress& loading) {
   const Ledger::Time begin = steady_now();
   const bool gpu = device.kind == DeviceKind::cuda;
+  const bool rehearsed = device.kind == DeviceKind::virtual_device;
   const int member = endpoint.control->member();
   const RankPlace place = place_of(world, layout);
   const comm::CpuPlacement& placement = place.cpus;
   const int node_ranks = place.node_ranks;
 
-  Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
+  // Where threads are stages, each stands for a rank.
+  const int rank = layout.link == LinkKind::local ? member : world.rank();
+  Opened run = open_checkpoint(endpoint, device, choice, node_ranks, std::move(opened));
+  StageCut cut = cut_stages(endpoint, device, choice, run, place);
+  run.options.slots = slots(run, choice, cut.ranges, rank - member);
+  if (rehearsed) {
+    run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
+  }
   StageReport report;
-  report.threads = place.threads(choice);
-  StageCut cut = cut_stages(endpoint, device, choice, run, place, report.threads);
   const model::StageRange range = cut.ranges[static_cast<std::size_t>(member)];
   report.predicted = format_predicted(cut)[static_cast<std::size_t>(member)];
   report.rank = world.rank();
@@ -346,6 +434,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
+  report.threads = rehearsed && choice.threads == 0 ? 1 : place.threads(choice);
   run.stage_options.threads = report.threads;
   run.stage_options.max_rows = run.options.max_step_tokens;
   run.stage_options.max_samples = run.options.max_sequences;
@@ -382,6 +471,11 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
+    if (rehearsed) {
+      stage =
+          model::make_virtual_stage(run.config, range, run.stage_options, choice.machine->device);
+      return;
+    }
     const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
     const auto load = [&](const io::CheckpointReader& from) {
       stage = make(from, run.config, range, run.stage_options, alive());
@@ -418,7 +512,8 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    std::move(links),
                    {},
                    {},
-                   0};
+                   0,
+                   rehearsed ? fmt::format("{} x {}", layout.stages, choice.machine->text) : ""};
   setup.warnings = setup.links.warnings;
   setup.warnings.insert(setup.warnings.end(), cut.warnings.begin(), cut.warnings.end());
 

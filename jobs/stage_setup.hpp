@@ -18,6 +18,7 @@
 #include "jobs/pipeline.hpp"
 #include "jobs/report.hpp"
 #include "jobs/stage_cut.hpp"
+#include "jobs/virtual_machine.hpp"
 #include "model/config.hpp"
 #include "model/stage.hpp"
 
@@ -29,6 +30,8 @@ struct PipelineChoice {
   std::string stage_dir;  // each node's folder for copies of the stages' parts; empty: no copies
   LinkKind link = LinkKind::automatic;
   DeviceKind device = DeviceKind::automatic;
+  std::optional<VirtualMachine> machine;  // with DeviceKind::virtual_device
+  bool realtime = false;                  // such a rehearsal takes the time that it is about
   int stages = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
@@ -42,6 +45,9 @@ struct PipelineChoice {
   model::StepShape step = model::steady_step(64, 256, 256);
   std::chrono::seconds watchdog = comm::kDefaultWatchdog;  // for run_stages()
 };
+
+// Throws UsageError for options of which one makes no sense with another.
+void check_choice(const PipelineChoice& choice);
 
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
@@ -58,10 +64,6 @@ RankPlace place_of(const comm::World& world, const Layout& layout);
 // Throws UsageError.
 io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored);
 io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype);
-
-// Unless the user says otherwise, one for each stage and one more, so that a token's way back to
-// the first stage is hidden.
-std::uint32_t default_slots(const PipelineChoice& choice, const Layout& layout);
 
 // What a stage may take for weights and activations; 0: all that its device has.
 std::uint64_t load_memory(const StageDevice& device, int node_ranks);
@@ -87,6 +89,7 @@ struct StageSetup {
   std::vector<StageReport> reports;   // of all stages
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
+  std::string rehearsal;  // "8 x h100-sxm, ndr"; empty for real devices
 };
 
 // Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and

@@ -40,6 +40,7 @@ struct TimeTable {
   std::vector<std::pair<std::uint64_t, double>> points;
   // Before the first point its time; behind the last the line of the last two goes on.
   double seconds(std::uint64_t rows) const;
+  bool operator==(const TimeTable&) const = default;
 };
 
 struct PartTables {
@@ -48,6 +49,7 @@ struct PartTables {
   TimeTable head;               // by rows that are sampled
   double attended_seconds = 0;  // of a layer, for each attended position
   double cached_seconds = 0;    // of a layer, for each position read from the cache
+  bool operator==(const PartTables&) const = default;
 };
 std::shared_ptr<const PartCost> measured_cost(PartTables tables);
 

@@ -16,6 +16,8 @@
 
 namespace penstock::model {
 
+struct DeviceModel;
+
 // What a stage is built with.
 struct StageOptions {
   io::DType dtype = io::DType::bf16;     // weights, activations
@@ -127,5 +129,11 @@ std::unique_ptr<Stage> make_cpu_stage(const io::CheckpointReader& checkpoint,
 std::unique_ptr<Stage> make_cuda_stage(const io::CheckpointReader& checkpoint,
                                        const ModelConfig& config, const StageRange& range,
                                        const StageOptions& options, const LoadProgress& progress);
+
+// A stage that computes nothing and reads no weights, with the memory and the time of `device`.
+// Tokens are hashes of record and position. What it sends on is the time of its arrival alone, an
+// int64_t that the caller writes. Throws ModelError where the device has too little memory.
+std::unique_ptr<Stage> make_virtual_stage(const ModelConfig& config, const StageRange& range,
+                                          const StageOptions& options, const DeviceModel& device);
 
 }  // namespace penstock::model

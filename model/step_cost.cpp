@@ -51,12 +51,12 @@ class LimitsCost : public PartCost {
 
 StepShape shape_of(const StepPlan& plan) {
   StepShape shape;
-  for (const SequenceStep& s : plan.sequences) {
-    const std::uint64_t rows = s.rows;
-    shape.rows += rows;
-    shape.sampled += s.sample ? 1 : 0;
-    shape.attended += rows * s.position + rows * (rows + 1) / 2;
-    shape.cached += s.position + rows;
+  shape.rows = plan.rows();
+  for (const SequenceStep& sequence : plan.sequences) {
+    const std::uint64_t rows = sequence.rows;
+    shape.sampled += sequence.sample ? 1 : 0;
+    shape.attended += rows * sequence.position + rows * (rows + 1) / 2;
+    shape.cached += sequence.position + rows;
   }
   return shape;
 }
@@ -107,6 +107,11 @@ double StepCost::seconds(const StepShape& shape) const {
   if (range_.first) seconds += parts_->embedding(shape);
   if (range_.last) seconds += parts_->head(shape);
   return seconds;
+}
+
+bool StepCost::operator==(const StepCost& other) const {
+  return parts_ == other.parts_ && range_.layers() == other.range_.layers() &&
+         range_.first == other.range_.first && range_.last == other.range_.last;
 }
 
 }  // namespace penstock::model

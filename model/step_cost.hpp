@@ -55,6 +55,8 @@ class StepCost {
  public:
   StepCost(std::shared_ptr<const PartCost> parts, const StageRange& range);
   double seconds(const StepShape& shape) const;
+  // Same parts, of the same number: the same seconds.
+  bool operator==(const StepCost& other) const;
 
  private:
   std::shared_ptr<const PartCost> parts_;

@@ -139,6 +139,8 @@ TEST(Report, Summary) {
   second.totals[Share::compute] = 58.5;
   second.totals[Share::wait_upstream] = 6.5;
   summary.stages = {first, second};
+  summary.slots = 3;
+  summary.steps = 999;
   EXPECT_EQ(
       format_summary(summary, 100),
       "records     998 answered, 2 failed (see their error rows)\n"
@@ -151,7 +153,12 @@ TEST(Report, Summary) {
       "      0     0     92.3            0.0              5.8            0.0      0.0    1.9  "
       "  7.7   1:05\n"
       "      1     1     90.0           10.0              0.0            0.0      0.0    0.0  "
-      " 10.0   1:05\n");
+      " 10.0   1:05\n"
+      "bubble      filling and draining 2 stages leaves at least 0.1 % idle (999 steps of 60.1 "
+      "ms); "
+      "waits are 8.8 %\n"
+      "advice      stages wait for each other for 6.7 %, though none computes much longer: too "
+      "little is in flight; work on more records at a time, or try more --slots than 3\n");
 }
 
 TEST(Report, StepTimes) {

@@ -148,6 +148,28 @@ std::uint64_t parse_bytes(const std::string& option, const std::string& text) {
   return static_cast<std::uint64_t>(bytes);
 }
 
+std::vector<std::uint32_t> parse_counts(const std::string& option, const std::string& text) {
+  const auto refuse = [&] {
+    throw UsageError(
+        fmt::format("{} '{}': give numbers from 1 on, with commas: 1,8,32", option, text));
+  };
+  if (text.empty() || text.ends_with(',')) refuse();
+  std::vector<std::uint32_t> counts;
+  std::istringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) {
+    std::size_t end = 0;
+    unsigned long value = 0;
+    try {
+      value = std::stoul(item, &end);
+    } catch (const std::exception&) {
+      end = 0;
+    }
+    if (end == 0 || end != item.size() || value == 0 || value > 65536) refuse();
+    counts.push_back(static_cast<std::uint32_t>(value));
+  }
+  return counts;
+}
+
 std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text) {
   if (text == "auto") return std::nullopt;
   const auto dtype = io::parse_dtype(text);

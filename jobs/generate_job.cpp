@@ -183,6 +183,7 @@ void GenerateJob::begin(const StageSetup& setup) {
   if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
   stay_alive(alive_, [this](const Alive&) { go_on(); });
   stages_ = setup.reports;
+  cut_ = setup.cut;
   slots_ = setup.options.slots;
   rehearsal_ = setup.rehearsal;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");

@@ -33,6 +33,9 @@ class GenerateJob {
   // All records were answered by earlier runs: no stage is needed to conclude().
   bool is_complete() const { return !before_.is_null() && finished_.size() == records(); }
 
+  // The steps that the stages are to be cut for.
+  model::StepShape expected_step() const;
+
   io::CheckpointReader take_checkpoint() { return std::move(*checkpoint_); }
   // Loading may take minutes; users want to see that it moves.
   void loading(std::uint64_t done, std::uint64_t total);
@@ -102,6 +105,7 @@ class GenerateJob {
   Pace told_pace_ = Pace::admit;
   bool partial_kept_ = false;  // since a signal that may be followed by the end
   std::vector<StageReport> stages_;
+  std::optional<StageCut> cut_;
   std::uint32_t slots_ = 0;
   std::string rehearsal_;  // what of; empty for a real run
   std::vector<double> busy_;

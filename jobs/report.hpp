@@ -28,6 +28,7 @@ struct StageReport {
   std::uint64_t bytes_loaded = 0;  // in load_seconds, from the checkpoint or the copy
   std::string copy{};              // "found in DIR"; empty without --stage-dir
   std::string warning{};           // of the copy
+  std::string predicted{};         // time of a step, "14.2 ms"; "96 %" of the slowest stage's
 };
 
 struct RunHeader {
@@ -65,6 +66,15 @@ struct StageLedger {
   LedgerTotals totals;
 };
 
+// How long each stage computes for a step: the mean, and what was predicted for a step of the mean
+// shape; nothing where nothing was measured before.
+struct StepTimes {
+  std::vector<double> measured_seconds;
+  std::vector<double> predicted_seconds;
+};
+// "each stage's step, ms: 14.3 14.0; predicted 14.1 13.8"; empty where there was no step.
+std::string format_step_times(const StepTimes& times);
+
 struct RunSummary {
   std::uint64_t records_answered = 0;
   std::uint64_t records_failed = 0;
@@ -74,6 +84,7 @@ struct RunSummary {
   double load_seconds = 0;  // until the first step
   std::string output;       // path
   std::vector<StageLedger> stages;
+  StepTimes step;
   std::uint32_t slots = 1;
   std::uint64_t steps = 0;
   std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run

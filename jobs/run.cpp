@@ -104,11 +104,13 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
   if (is_complete(endpoint, job)) {
     return is_driver ? or_fail(*job, [&] { return job->conclude(); }) : 0;
   }
+  PipelineChoice choice = options.pipeline;
+  if (is_driver) choice.step = job->expected_step();
   StageSetup setup =
       is_driver ? set_up_stage(
-                      endpoint, world, layout, device, options.pipeline, job->take_checkpoint(),
+                      endpoint, world, layout, device, choice, job->take_checkpoint(),
                       [&](std::uint64_t done, std::uint64_t total) { job->loading(done, total); })
-                : set_up_stage(endpoint, world, layout, device, options.pipeline);
+                : set_up_stage(endpoint, world, layout, device, choice);
   agree_on(endpoint, "beginning the job", [&] {
     if (is_driver) job->begin(setup);
   });

@@ -54,6 +54,7 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "stop",
       "ignore-eos",
       "stages",
+      "layers",
       "link",
       "device",
       "threads",
@@ -66,9 +67,9 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "stage-dir",
       "watchdog-seconds"}},
     {"bench",
-     {"batch", "prompt", "generate", "json", "stages", "link", "device", "threads", "dtype",
-      "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots", "stage-dir",
-      "watchdog-seconds"}},
+     {"batch", "prompt", "generate", "json", "calibrate", "layers", "stages", "link", "device",
+      "threads", "dtype", "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots",
+      "stage-dir", "watchdog-seconds"}},
 };
 
 // The OpenMP library's own words for its setting; the last ones count, as the program starts itself

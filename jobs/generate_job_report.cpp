@@ -69,83 +69,82 @@ model::StepShape GenerateJob::expected_step() const {
   return model::steady_step(kSequences, prompt, answer);
 }
 
-void GenerateJob::write_ledger(const PipelineTotals& totals) const {
-  void GenerateJob::write_ledger(const PipelineTotals& totals, Ledger::Time now) const {
-    const GenerateCounts& c = workload_->counts();
-    PipelineLedger run{{}, slots_, totals.steps};
-    nlohmann::json stages = nlohmann::json::array();
-    for (std::size_t i = 0; i < totals.stages.size(); ++i) {
-      run.stages.push_back(totals.stages[i].totals);
-      const StageReport& report = stages_[i];
-      nlohmann::json stage = totals.stages[i].totals;
-      stage["waiting"] = totals.stages[i].totals.waiting();
-      stage["rank"] = report.rank;
-      stage["host"] = report.host;
-      stage["layers"] = {report.layer_begin, report.layer_end};
-      stage["threads"] = report.threads;
-      stage["gpu"] = report.gpu;
-      stage["weight_bytes"] = report.weight_bytes;
-      stage["kv_bytes"] = report.kv_bytes;
-      stage["bytes_read"] = report.bytes_read;
-      stages.push_back(std::move(stage));
-    }
-    const Advice advice = advise(run);
-    folder_->write_json(
-        "ledger.json",
-        {{"version", options_.version},
-         {"rehearsal", rehearsal_},  // of what; empty: it was a real run
-         {"finished_before", finished_before()},
-         {"answered", c.answered},  // of the job, all its runs so far
-         {"failed", c.failed},
-         {"tokens_in", workload_->tokens_in()},  // of this run, as all that follows
-         {"tokens_out", workload_->tokens_out()},
-         {"load_seconds", load_seconds_},
-         {"work_seconds", std::chrono::duration<double>(now - started_).count()},
-         {"pipeline_seconds", totals.seconds},
-         {"slots", slots_},
-         {"steps", totals.steps},
-         {"prompt_tokens", totals.prompt_tokens},  // evictions' repeats included
-         {"generated_tokens", totals.generated_tokens},
-         {"evictions", totals.evictions},
-         {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
-         {"advice",
-          {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
-         {"stages", stages}});
+void GenerateJob::write_ledger(const PipelineTotals& totals, Ledger::Time now) const {
+  const GenerateCounts& c = workload_->counts();
+  PipelineLedger run{{}, slots_, totals.steps};
+  nlohmann::json stages = nlohmann::json::array();
+  for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+    run.stages.push_back(totals.stages[i].totals);
+    const StageReport& report = stages_[i];
+    nlohmann::json stage = totals.stages[i].totals;
+    stage["waiting"] = totals.stages[i].totals.waiting();
+    stage["rank"] = report.rank;
+    stage["host"] = report.host;
+    stage["layers"] = {report.layer_begin, report.layer_end};
+    stage["threads"] = report.threads;
+    stage["gpu"] = report.gpu;
+    stage["weight_bytes"] = report.weight_bytes;
+    stage["kv_bytes"] = report.kv_bytes;
+    stage["bytes_read"] = report.bytes_read;
+    stages.push_back(std::move(stage));
   }
+  const Advice advice = advise(run);
+  folder_->write_json(
+      "ledger.json",
+      {{"version", options_.version},
+       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
+       {"finished_before", finished_before()},
+       {"answered", c.answered},  // of the job, all its runs so far
+       {"failed", c.failed},
+       {"tokens_in", workload_->tokens_in()},  // of this run, as all that follows
+       {"tokens_out", workload_->tokens_out()},
+       {"load_seconds", load_seconds_},
+       {"work_seconds", std::chrono::duration<double>(now - started_).count()},
+       {"pipeline_seconds", totals.seconds},
+       {"slots", slots_},
+       {"steps", totals.steps},
+       {"prompt_tokens", totals.prompt_tokens},  // evictions' repeats included
+       {"generated_tokens", totals.generated_tokens},
+       {"evictions", totals.evictions},
+       {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
+       {"advice",
+        {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
+       {"stages", stages}});
+}
 
-  RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) const {
-    const JobCounts c = counts();
-    RunSummary s;
-    s.records_answered = c.finished;
-    s.records_failed = c.failed;
-    s.tokens_in = workload_->tokens_in();
-    s.tokens_out = workload_->tokens_out();
-    const double real_seconds = std::chrono::duration<double>(now - started_).count();
-    s.seconds = rehearsal_.empty() ? real_seconds : totals.seconds;
-    s.rehearsal = rehearsal_;
-    s.rehearsed_in = real_seconds;
-    s.load_seconds = load_seconds_;
-    s.output = options_.output;
-    std::vector<LedgerTotals> ledgers;
-    s.slots = slots_;
-    s.steps = totals.steps;
-    for (std::size_t i = 0; i < totals.stages.size(); ++i) {
-      const int stage = static_cast<int>(i);
-      s.stages.push_back({stage, stage, totals.stages[i].totals});
-      ledgers.push_back(totals.stages[i].totals);
-    }
-    s.step = step_times(*cut_, ledgers, totals.work, totals.steps);
-    return s;
+RunSummary GenerateJob::summary(const PipelineTotals& totals, Ledger::Time now) const {
+  const JobCounts c = counts();
+  RunSummary s;
+  s.records_answered = c.finished;
+  s.records_failed = c.failed;
+  s.tokens_in = workload_->tokens_in();
+  s.tokens_out = workload_->tokens_out();
+  const double real_seconds = std::chrono::duration<double>(now - started_).count();
+  s.seconds = rehearsal_.empty() ? real_seconds : totals.seconds;
+  s.rehearsal = rehearsal_;
+  s.rehearsed_in = real_seconds;
+  s.load_seconds = load_seconds_;
+  s.output = options_.output;
+  std::vector<LedgerTotals> ledgers;
+  s.slots = slots_;
+  s.steps = totals.steps;
+  for (std::size_t i = 0; i < totals.stages.size(); ++i) {
+    const int stage = static_cast<int>(i);
+    s.stages.push_back({stage, stage, totals.stages[i].totals});
+    ledgers.push_back(totals.stages[i].totals);
   }
+  s.step = step_times(*cut_, ledgers, totals.work, totals.steps);
+  return s;
+}
 
-  void GenerateJob::print_failures() const {
-    if (counts().failed == 0) return;
-    const auto& shown = workload_->failures();
-    for (const std::string& failure : shown) print("error row: " + failure + "\n");
-    const std::uint64_t rest = counts().failed - shown.size();
-    if (rest > 0) {
-      print(fmt::format("{} more error rows in {}\n", format_grouped(rest), options_.output));
-    }
+void GenerateJob::print_failures() const {
+  if (counts().failed == 0) return;
+  const auto& shown = workload_->failures();
+  for (const std::string& failure : shown) print("error row: " + failure + "\n");
+  const std::uint64_t rest = counts().failed - shown.size();
+  if (rest > 0) {
+    print(fmt::format("{} more error rows in {}\n", format_grouped(rest), options_.output));
   }
+}
 
 }  // namespace penstock::jobs

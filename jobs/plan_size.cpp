@@ -6,9 +6,12 @@
 #include <limits>
 
 #include "jobs/pipeline.hpp"
+#include "jobs/prediction.hpp"
 #include "jobs/report.hpp"
 #include "jobs/stage_setup.hpp"
 #include "model/device_model.hpp"
+#include "model/error.hpp"
+#include "model/gpu_sizes.hpp"
 #include "model/stage_memory.hpp"
 
 namespace penstock::jobs {
@@ -26,6 +29,30 @@ std::uint64_t longest_record(const std::vector<ReplayRecord>& lengths) {
   return longest;
 }
 
+// As a run has them cut for such devices and records.
+std::vector<model::StageRange> cut(const PlanInput& input, std::uint32_t stages,
+                                   const model::PartCost& parts, std::uint32_t max_step_tokens) {
+  const std::uint64_t all = input.machine.device.memory_bytes;
+  const std::uint64_t left =
+      memory_beside_steps(all - std::min(all, model::gpu_reserve_bytes(all)), input.config,
+                          input.dtype, max_step_tokens, static_cast<int>(stages) + 1);
+  constexpr std::uint64_t kSequences = 64;  // of a slot
+  const MeanLengths mean = mean_lengths(input.lengths);
+  const model::StepShape step = model::steady_step(kSequences, mean.prompt, mean.answer);
+  const model::StageRank rank{model::part_seconds(parts, step),
+                              left - std::min(left, input.kv_memory)};
+  const std::vector<model::StageRank> ranks(stages, rank);
+  const auto with_kv = [&](std::uint64_t tokens) {
+    return model::cut_stages(input.config.num_layers, ranks,
+                             model::part_bytes(input.config, input.dtype, input.kv_dtype, tokens));
+  };
+  try {
+    return with_kv(input.kv_memory > 0 ? 0 : input.context_limit);
+  } catch (const model::ModelError&) {
+    return with_kv(input.kv_memory > 0 ? 0 : model::kKvBlockTokens);
+  }
+}
+
 }  // namespace
 
 double activation_row_bytes(const PlanInput& input) {
@@ -38,16 +65,21 @@ std::uint64_t PipelineSize::kv_tokens() const {
 }
 
 PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
-  const std::vector<model::StageRange> ranges =
-      model::cut_stages(input.config, static_cast<int>(stages), input.dtype);
   PipelineSize size;
   size.max_step_tokens = input.max_step_tokens > 0 ? input.max_step_tokens : kGpuStepTokens;
   size.max_sequences = std::min(PipelineOptions{}.max_sequences, size.max_step_tokens);
+  const auto parts =
+      model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
+  std::vector<model::StageRange> ranges;
+  try {
+    ranges = cut(input, stages, *parts, size.max_step_tokens);
+  } catch (const model::ModelError& error) {
+    return {std::nullopt,
+            fmt::format("with {} stage{}: {}", stages, stages == 1 ? "" : "s", error.what())};
+  }
   if (input.slots > 0) {
     size.slots = input.slots;
   } else {
-    const auto parts =
-        model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
     size.slots = slots_for(input.machine, *parts, ranges, 0, activation_row_bytes(input),
                            size.max_sequences);
   }

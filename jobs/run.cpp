@@ -12,6 +12,9 @@
 
 #include "comm/error.hpp"
 #include "jobs/generate_job.hpp"
+#include "jobs/run_prediction.hpp"
+#include "jobs/stay_alive.hpp"
+#include "jobs/terminal.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -78,10 +81,20 @@ class FlightLog {
 };
 
 PipelineTotals drive(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
-                     StopSignals& signals, GenerateJob& job) {
+                     StopSignals& signals, GenerateJob& job, LengthRecorder& workload) {
   FlightLog log(endpoint, options, &signals, [&job] { job.hurry(); });
-  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, job.workload(),
-                    log.recorder());
+  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload, log.recorder());
+}
+
+// Below the summary. A replay may take seconds.
+void tell_prediction(const StageSetup& setup, const RunOptions& options,
+                     const LengthRecorder& recorder, const PipelineTotals& totals,
+                     const Alive& alive) {
+  if (options.quiet) return;
+  std::optional<Prediction> prediction;
+  stay_alive(alive,
+             [&](const Alive&) { prediction = predict_run(setup, options.pipeline, recorder); });
+  if (prediction) print(format_predicted_run(*prediction, totals.seconds));
 }
 
 void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
@@ -116,8 +129,13 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
   });
   signals.take_end_signals();
   if (is_driver) {
-    return or_fail(*job,
-                   [&] { return job->finish(drive(endpoint, setup, options, signals, *job)); });
+    return or_fail(*job, [&] {
+      LengthRecorder recorder(job->workload());
+      const PipelineTotals totals = drive(endpoint, setup, options, signals, *job, recorder);
+      const int code = job->finish(totals);
+      tell_prediction(setup, options, recorder, totals, alive);
+      return code;
+    });
   }
   obey(endpoint, setup, options, signals, layout.link != LinkKind::local);
   return 0;

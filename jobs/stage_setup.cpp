@@ -221,17 +221,11 @@ std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice
   } else if (memory == 0) {
     memory = comm::device::gpu_memory().free_bytes;
   }
-  const model::ModelConfig& c = run.config;
-  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
-  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
-                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
-  std::uint64_t bytes = run.options.max_step_tokens * width * io::size_of(run.stage_options.dtype);
-  if (device.kind != DeviceKind::cpu) {  // has buffers for every slot from the start
-    bytes += 2 * static_cast<std::uint64_t>(stages + 1) * run.options.max_step_tokens *
-             static_cast<std::uint64_t>(c.hidden_size) * io::size_of(run.stage_options.dtype);
-  }
-  const std::uint64_t taken = choice.kv_memory + bytes;
-  return memory - std::min(memory, taken);
+  // On a GPU there are buffers for every slot from the start.
+  const int buffered = device.kind == DeviceKind::cpu ? 0 : stages + 1;
+  const std::uint64_t left = memory_beside_steps(memory, run.config, run.stage_options.dtype,
+                                                 run.options.max_step_tokens, buffered);
+  return left - std::min(left, choice.kv_memory);
 }
 
 StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
@@ -389,6 +383,17 @@ void check_choice(const PipelineChoice& choice) {
   if (!choice.stage_dir.empty()) {
     throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
   }
+}
+
+std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& c,
+                                  io::DType dtype, std::uint32_t max_step_tokens,
+                                  int buffered_steps) {
+  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
+  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
+                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+  const auto between = static_cast<std::uint64_t>(2 * buffered_steps * c.hidden_size);
+  const std::uint64_t bytes = max_step_tokens * (width + between) * io::size_of(dtype);
+  return memory_bytes - std::min(memory_bytes, bytes);
 }
 
 std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,

@@ -62,6 +62,12 @@ inline constexpr std::uint32_t kGpuStepTokens = 2048;
 std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
                                std::uint32_t context_limit);
 
+// What the buffers of the largest step leave of a device's memory, about: for the cut of the
+// stages. `buffered_steps`: whose activations in and out have buffers from the start.
+std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& config,
+                                  io::DType dtype, std::uint32_t max_step_tokens,
+                                  int buffered_steps);
+
 // Where a rank runs, and with how many others on its node.
 struct RankPlace {
   comm::CpuPlacement cpus;

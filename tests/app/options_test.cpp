@@ -57,6 +57,8 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "layers",
       "link",
       "device",
+      "virtual",
+      "virtual-realtime",
       "threads",
       "dtype",
       "kv-dtype",
@@ -66,10 +68,11 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "slots",
       "stage-dir",
       "watchdog-seconds"}},
-    {"bench",
-     {"batch", "prompt", "generate", "json", "calibrate", "layers", "stages", "link", "device",
-      "threads", "dtype", "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots",
-      "stage-dir", "watchdog-seconds"}},
+    {"bench", {"batch",           "prompt",           "generate",        "steady", "json",
+               "calibrate",       "layers",           "stages",          "link",   "device",
+               "virtual",         "virtual-realtime", "threads",         "dtype",  "kv-dtype",
+               "kv-memory",       "max-context",      "max-step-tokens", "slots",  "stage-dir",
+               "watchdog-seconds"}},
 };
 
 // The OpenMP library's own words for its setting; the last ones count, as the program starts itself

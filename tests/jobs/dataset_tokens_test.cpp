@@ -120,6 +120,7 @@ TEST(TokenHistogram, ByHand) {
               ElementsAre(ElementsAre(1, 1, 1), ElementsAre(2, 3, 5), ElementsAre(4, 7, 0),
                           ElementsAre(8, 15, 3), ElementsAre(16, 31, 0), ElementsAre(32, 63, 1)));
   EXPECT_EQ(describe(histogram), "mean 8, median 3, 90 % at most 10, longest 40");
+  EXPECT_EQ(token_histogram({5}).buckets.at(0).least, 4u);
   EXPECT_EQ(token_histogram({}).records, 0u);
 }
 

@@ -421,7 +421,7 @@ TEST(Schedule, AllLong) {
   EXPECT_GT(watched.fill(0.2, 0.8), 0.95);
 }
 
-// The small ones are answered beside it as fast as without it, and it ends in its own time.
+// The small ones are answered beside it.
 TEST(Schedule, OneGiantAmongManySmallOnes) {
   const ReplayPipeline pipeline = h100s(8);
   const std::uint64_t count = 200000;
@@ -444,8 +444,10 @@ TEST(Schedule, OneGiantAmongManySmallOnes) {
                                                  return ReplayRecord{100000, 2000, 4000};
                                                }))
                            .totals.seconds;
-  EXPECT_LT(first.seconds, without.seconds + alone);
-  EXPECT_LT(with(count / 2).seconds, without.seconds + alone);
+  // Its prefill and its first tokens hide behind the small ones; the rest of its answer is a round
+  // for each token, whatever the scheduler does.
+  EXPECT_LT(first.seconds, without.seconds + 0.75 * alone);
+  EXPECT_LT(with(count / 2).seconds, without.seconds + 0.80 * alone);
 }
 
 }  // namespace

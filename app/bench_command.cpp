@@ -53,8 +53,11 @@ int bench_command(Invocation& invocation) {
   group("batch", po::value<std::string>()->default_value("1,8,32"), "sequences at a time");
   group("prompt", po::value<std::int64_t>()->default_value(128), "tokens of each prompt");
   group("generate", po::value<std::int64_t>()->default_value(128), "tokens of each answer");
+  group("steady", flag(),
+        "instead of batches, records without end, as many at once as fit: tokens per second in "
+        "steady state, beside what the busiest stage allows");
   group("json", flag(), "machine-readable");
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::one);
   po::variables_map values;
   jobs::BenchOptions options;
   const auto read = [&] {
@@ -63,6 +66,7 @@ int bench_command(Invocation& invocation) {
     options.batches = parse_batches(values["batch"].as<std::string>());
     options.prompt_tokens = tokens(values, "prompt");
     options.generated_tokens = tokens(values, "generate");
+    options.steady = is_on(values, "steady");
     options.json = is_on(values, "json");
     options.version = version();
     return true;

@@ -1,6 +1,7 @@
 #include "app/pipeline_options.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <exception>
@@ -11,8 +12,9 @@
 namespace penstock::app {
 namespace {
 
-// For ranks that start late.
-constexpr std::chrono::minutes kOptionsTimeout{10};
+// MPI's start shows no progress, and thousands of ranks take their time: what is patience elsewhere
+// is too little there.
+constexpr int kStartPatience = 5;
 
 // More than any machine has use for, and few enough that buffers and threads of that number can be
 // asked for.
@@ -35,15 +37,30 @@ std::uint32_t count(const po::variables_map& values, const char* name, std::int6
 
 }  // namespace
 
-void add_pipeline_options(OptionParser& parser) {
+void add_pipeline_options(OptionParser& parser, Replicas replicas) {
   auto layout = parser.group("Layout");
   layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
          "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
+  if (replicas == Replicas::any) {
+    layout("replicas", po::value<std::int64_t>()->default_value(0, "auto"),
+           "copies of the model that share the records, each a pipeline of --stages consecutive "
+           "ranks; "
+           "(auto: ranks / --stages, 1 if neither is given)");
+  }
   layout("link", po::value<std::string>()->default_value("auto"),
          "how activations travel: local between threads of one process, mpi between ranks (between "
          "GPUs by way of host memory), nccl between GPUs, auto");
   layout("device", po::value<std::string>()->default_value("auto"),
-         "cpu, cuda (a GPU for each rank), auto: GPUs where there are some");
+         "cpu, cuda (a GPU for each rank), virtual (a rehearsal: nothing is computed, answers are "
+         "made up, times are those of --virtual), auto: GPUs where there are some");
+  layout("virtual", po::value<std::string>()->value_name("SPEC"),
+         ("what --device virtual stands for: DEVICE, DEVICE,LINK or DEVICE,LINK:N,LINK with the "
+          "first link in nodes of N, or a file.json (jobs/README.md); devices: " +
+          fmt::format("{}; links: {}", fmt::join(model::device_model_names(), ", "),
+                      fmt::join(jobs::link_model_names(), ", ")))
+             .c_str());
+  layout("virtual-realtime", flag(),
+         "take the time that a rehearsal is about, instead of counting it");
   layout("threads", po::value<std::int64_t>()->default_value(0, "auto"),
          "threads of each stage (auto: the cores this rank may use)");
   layout("watchdog-seconds",
@@ -68,7 +85,8 @@ void add_pipeline_options(OptionParser& parser) {
   numbers("max-step-tokens", po::value<std::int64_t>()->default_value(0, "auto"),
           "tokens computed in one step (auto: 512, on GPUs 2048)");
   numbers("slots", po::value<std::int64_t>()->default_value(0, "auto"),
-          "micro-batches in flight (auto: 1 for one stage, else stages + 1)");
+          "micro-batches in flight (auto: 1 for one stage, else stages + 1; of a rehearsal as many "
+          "more as its links need)");
 }
 
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
@@ -95,10 +113,19 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
     choice.device = jobs::DeviceKind::cpu;
   } else if (device == "cuda") {
     choice.device = jobs::DeviceKind::cuda;
+  } else if (device == "virtual") {
+    choice.device = jobs::DeviceKind::virtual_device;
   } else if (device != "auto") {
-    throw jobs::UsageError(fmt::format("--device '{}' is not known: auto, cpu, cuda", device));
+    throw jobs::UsageError(
+        fmt::format("--device '{}' is not known: auto, cpu, cuda, virtual", device));
   }
+  if (const auto spec = given<std::string>(values, "virtual")) {
+    choice.machine = jobs::parse_virtual_machine(*spec);
+  }
+  choice.realtime = is_on(values, "virtual-realtime");
   choice.stages = static_cast<int>(count(values, "stages", 0));
+  choice.replicas =
+      values.count("replicas") == 0 ? 1 : static_cast<int>(count(values, "replicas", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
@@ -112,19 +139,28 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   choice.max_context = count(values, "max-context", 0);
   const auto memory = values["kv-memory"].as<std::string>();
   if (memory != "auto") choice.kv_memory = parse_bytes("--kv-memory", memory);
+  jobs::check_choice(choice);
   return choice;
 }
 
 bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choice,
                        const std::function<bool()>& read) {
   if (asks_for_help(invocation.arguments)) return read();  // needs no ranks
-  const comm::World& world = invocation.world->emplace(invocation.argc, invocation.argv);
-  bool ok = true;
-  std::string text;
+  std::exception_ptr wrong;
   try {
     read();
+  } catch (...) {
+    wrong = std::current_exception();
+  }
+  const comm::World& world =
+      invocation.world->emplace(invocation.argc, invocation.argv, kStartPatience * choice.watchdog);
+  bool ok = true;
+  jobs::Layout layout;
+  std::string text;
+  try {
+    if (wrong) std::rethrow_exception(wrong);
     // Ranks must agree that there is one.
-    const jobs::Layout layout = jobs::choose_layout(world, choice.link, choice.stages);
+    layout = jobs::choose_layout(world, choice.link, choice.stages, choice.replicas);
     jobs::check_device(choice.device, choice.link, layout);
   } catch (const std::exception& e) {
     ok = false;
@@ -132,7 +168,20 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
     // What rank 0 refuses, all do as a rule.
     if (world.rank() > 0) text += fmt::format(" (rank {}, host {})", world.rank(), world.host());
   }
-  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", kOptionsTimeout);
+  const comm::Endpoint endpoint = comm::mpi_endpoint(world);
+  endpoint.control->agree(ok, text, "reading the options", choice.watchdog);
+  // Ranks that differ here would not find each other.
+  const auto layouts = endpoint.control->all_gather(
+      fmt::format("{} replicas of {} stages", layout.replicas, layout.stages),
+      "comparing --replicas and --stages", choice.watchdog);
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::string& theirs = layouts[static_cast<std::size_t>(rank)];
+    if (theirs == layouts[0]) continue;
+    throw jobs::UsageError(
+        fmt::format("--replicas and --stages mean {} on rank 0, but {} on rank "
+                    "{}: give all ranks the same",
+                    layouts[0], theirs, rank));
+  }
   return true;
 }
 

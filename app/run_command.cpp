@@ -123,7 +123,8 @@ int run_command(Invocation& invocation) {
   OptionParser parser(
       "penstock run CKPT --input D --output O [options]",
       "Answers every record of D and writes the answers to O, in the order of the input. Started\n"
-      "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n\n"
+      "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n"
+      "More ranks than --stages are replicas that share the records.\n\n"
       "D   JSONL: {\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} "
       "or\n    {\"tokens\": [1, 2, 3]}, with an optional \"id\" and any of the answer options as\n"
       "    fields; or plain text, a prompt a line. .jsonl, .ndjson and .json are JSONL, .txt is\n"
@@ -162,7 +163,7 @@ int run_command(Invocation& invocation) {
   job("quiet", flag(), "only errors");
   job("verbose", flag(), "also how many bytes of the checkpoint each rank read");
   add_generation_options(parser);
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::any);
   po::variables_map values;
   jobs::RunOptions options;
   const auto read = [&] {

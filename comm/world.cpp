@@ -18,7 +18,6 @@ namespace {
 
 // MPI waits for all ranks at its start, which takes its time where there are thousands, and at its
 // end, when all of them have said farewell already.
-constexpr std::chrono::minutes kStartTime{10};
 constexpr std::chrono::minutes kEndTime{1};
 
 std::vector<std::string> gather_hosts(const std::string& host, int size, MPI_Comm communicator) {
@@ -53,15 +52,14 @@ void check_mpi(int code, const char* call, const char* file, int line) {
                               file, line));
 }
 
-World::World(int* argc, char*** argv) : exceptions_(std::uncaught_exceptions()) {
+World::World(int* argc, char*** argv, std::chrono::seconds start_time)
+    : exceptions_(std::uncaught_exceptions()) {
   int initialized = 0;
   PENSTOCK_MPI(MPI_Initialized(&initialized));
   if (initialized != 0) throw CommError("MPI is initialized already: a process has one World");
   int provided = MPI_THREAD_SINGLE;
-  {
-    const CallDeadline deadline("MPI_Init (host " + host_name() + ")", kStartTime);
-    PENSTOCK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
-  }
+  const CallDeadline deadline("the start of MPI (host " + host_name() + ")", start_time);
+  PENSTOCK_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
   if (provided < MPI_THREAD_FUNNELED) {
     MPI_Finalize();
     throw CommError(

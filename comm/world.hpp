@@ -2,6 +2,7 @@
 
 #include <mpi.h>
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,8 @@ namespace penstock::comm {
 // must be destroyed before it. Works without a launcher: a world of one rank.
 class World {
  public:
-  World(int* argc, char*** argv);
+  // A rank that is not there after `start_time` ends the start, with a message.
+  World(int* argc, char*** argv, std::chrono::seconds start_time = std::chrono::minutes(10));
   ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;

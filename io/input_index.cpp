@@ -15,6 +15,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <sstream>
 #include <type_traits>
@@ -31,10 +32,12 @@ static_assert(sizeof(IndexEntry) == 32 && std::is_trivially_copyable_v<IndexEntr
 static_assert(std::endian::native == std::endian::little, "the index is stored as it lies");
 
 constexpr std::array<char, 8> kMagic = {'P', 'E', 'N', 'S', 'T', 'I', 'D', 'X'};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr std::size_t kReadBytes = 4u << 20;
 constexpr std::uint64_t kFormatBytes = 64u << 10;  // of its start, where the format is looked for
 constexpr std::size_t kPrefixBytes = 256;
+constexpr std::string_view kBoundField = "\"max_tokens\"";
+constexpr std::size_t kBoundBytes = 64;  // of the field with its value, as it is usually written
 constexpr int kTellMilliseconds = 1000;  // that standard input still waits
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -59,6 +62,30 @@ std::uint32_t saturated(std::uint64_t value) {
 }
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// The whole number behind "max_tokens": in `text`; empty where the field, or its value, is not
+// there. In JSON a quote inside a string is written \", so the name is hardly ever found elsewhere.
+std::optional<std::uint32_t> find_bound(std::string_view text) {
+  const void* found = ::memmem(text.data(), text.size(), kBoundField.data(), kBoundField.size());
+  if (found == nullptr) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(static_cast<const char*>(found) - text.data()) +
+                     kBoundField.size());
+  const auto skip_blanks = [&] {
+    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  };
+  skip_blanks();
+  if (!text.starts_with(':')) return std::nullopt;
+  text.remove_prefix(1);
+  skip_blanks();
+  std::uint64_t value = 0;
+  for (; !text.empty() && is_digit(text[0]); text.remove_prefix(1)) {
+    value = saturated(value * 10 + static_cast<std::uint64_t>(text[0] - '0'));
+  }
+  const bool is_whole = text.empty() || text[0] == ',' || text[0] == '}' || is_blank(text[0]);
+  return is_whole ? static_cast<std::uint32_t>(value) : 0;
+}
 
 // The line that is being read; lines may span reads of the input.
 class LineScanner {
@@ -97,12 +124,23 @@ class LineScanner {
       std::memcpy(prefix_.data() + prefix_bytes_, part.data(), taken);
       prefix_bytes_ += taken;
     }
+    look_for_bound(part);
     if (blank_) blank_ = std::all_of(part.begin(), part.end(), is_blank);
     // A last carriage return is not part of the line.
     if (ends_in_return_) XXH3_64bits_update(hash_.get(), "\r", 1);
     ends_in_return_ = part.back() == '\r';
     XXH3_64bits_update(hash_.get(), part.data(), part.size() - (ends_in_return_ ? 1 : 0));
     length_ += part.size();
+  }
+
+  // The field may lie across two parts: what both hold of it is seen together.
+  void look_for_bound(std::string_view part) {
+    if (!end_of_last_.empty()) {
+      end_of_last_ += part.substr(0, kBoundBytes);
+      bound_ = find_bound(end_of_last_).value_or(bound_);
+    }
+    bound_ = find_bound(part).value_or(bound_);
+    end_of_last_ = part.substr(part.size() - std::min(part.size(), kBoundBytes));
   }
 
   void end_line() {
@@ -112,8 +150,9 @@ class LineScanner {
       entry.offset = begin_;
       entry.length = saturated(length);
       entry.line = saturated(line_);
-      entry.prefix_hash =
-          XXH3_64bits(prefix_.data(), std::min<std::uint64_t>(prefix_bytes_, length));
+      entry.prefix_hash = static_cast<std::uint32_t>(
+          XXH3_64bits(prefix_.data(), std::min<std::uint64_t>(prefix_bytes_, length)));
+      entry.max_tokens = bound_;
       entry.hash = XXH3_64bits_digest(hash_.get());
       out_.append(bytes_of(entry));
       ++count_;
@@ -123,6 +162,8 @@ class LineScanner {
     ++line_;
     length_ = 0;
     prefix_bytes_ = 0;
+    bound_ = 0;
+    end_of_last_.clear();
     blank_ = true;
     ends_in_return_ = false;
   }
@@ -135,6 +176,8 @@ class LineScanner {
   std::uint64_t length_ = 0;
   std::array<char, kPrefixBytes> prefix_{};
   std::size_t prefix_bytes_ = 0;
+  std::uint32_t bound_ = 0;
+  std::string end_of_last_;  // part of the line; empty at its beginning
   bool blank_ = true;
   bool ends_in_return_ = false;
   std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> hash_;  // of the line so far

@@ -19,8 +19,11 @@ struct IndexEntry {
   std::uint64_t offset = 0;  // bytes from the start of the input
   std::uint32_t length = 0;  // bytes, without the newline, saturating
   std::uint32_t line = 0;    // 1-based, saturating
-  std::uint64_t prefix_hash =
-      0;                   // XXH3-64 of the line's first 256 bytes: equal prefixes sort together
+  // Of XXH3-64 of the line's first 256 bytes the lower half: equal prefixes sort together.
+  std::uint32_t prefix_hash = 0;
+  // What follows "max_tokens": in the line, as far as a search without parsing tells; 0: nothing,
+  // or no whole number. Good for a guess of how long the answer may get, never for the answer.
+  std::uint32_t max_tokens = 0;
   std::uint64_t hash = 0;  // XXH3-64 of the whole line: no other content is ever answered
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -54,7 +55,8 @@ void check_size(const StageSetup& setup, const BenchOptions& options) {
   const std::uint64_t most =
       std::min<std::uint64_t>(std::uint64_t{setup.options.slots} * setup.options.max_sequences,
                               setup.options.kv_blocks / blocks);
-  const std::uint32_t batch = *std::max_element(options.batches.begin(), options.batches.end());
+  const std::uint32_t batch =
+      options.steady ? 1 : *std::max_element(options.batches.begin(), options.batches.end());
   if (batch > most) {
     throw UsageError(
         fmt::format("--batch {} does not run at once: {} slots of {} sequences and a "
@@ -64,7 +66,7 @@ void check_size(const StageSetup& setup, const BenchOptions& options) {
   }
 }
 
-PipelineTotals run_phase(comm::Endpoint& endpoint, StageSetup& setup, BenchWorkload& workload) {
+PipelineTotals run_phase(comm::Endpoint& endpoint, StageSetup& setup, Workload& workload) {
   if (endpoint.control->member() == 0) {
     return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload);
   }
@@ -92,6 +94,31 @@ std::vector<StageLedger> steady_ledger(const PipelineTotals& totals, const Stage
     ledger.push_back({static_cast<int>(i), setup.reports[i].rank, steady});
   }
   return ledger;
+}
+
+// What the virtual devices are said to do.
+model::MachineLimits described_limits(const StageSetup& setup, const VirtualMachine& machine) {
+  const auto devices = static_cast<double>(setup.reports.size());
+  const model::DeviceModel& device = machine.device;
+  const double flops =
+      setup.dtype == io::DType::f32 ? device.f32_flops_per_second : device.bf16_flops_per_second;
+  return {devices * flops, devices * device.memory_bytes_per_second};
+}
+
+// As many records as fit at once.
+std::uint64_t steady_records(const StageSetup& setup, const BenchOptions& options) {
+  const std::uint64_t length = std::uint64_t{options.prompt_tokens} + options.generated_tokens;
+  const std::uint64_t blocks = (length + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
+  return std::min<std::uint64_t>(std::uint64_t{setup.options.slots} * setup.options.max_sequences,
+                                 setup.options.kv_blocks / blocks);
+}
+
+SteadyResult run_steady(comm::Endpoint& endpoint, StageSetup& setup, const BenchOptions& options) {
+  const std::uint64_t concurrent = steady_records(setup, options);
+  SteadyWorkload workload(concurrent, options.prompt_tokens, options.generated_tokens,
+                          setup.config.vocab_size);
+  const PipelineTotals totals = run_phase(endpoint, setup, workload);
+  return steady_result(workload, concurrent, totals);
 }
 
 // All ranks measure at the same time, since ranks of one node share its memory, or a GPU.
@@ -126,23 +153,40 @@ json to_json(const BenchRow& row) {
           {"decode_ledger", stages}};
 }
 
+json to_json(const SteadyResult& steady) {
+  json stages = json::array();
+  for (const LedgerTotals& stage : steady.stages) stages.push_back(stage);
+  return {{"concurrent", steady.concurrent},     {"seconds", steady.seconds},
+          {"tokens_per_s", steady.tokens_per_s}, {"reached", steady.reached()},
+          {"efficiency", steady.efficiency()},   {"cut_allows", steady.cut_allows()},
+          {"evictions", steady.evictions},       {"ledger", stages}};
+}
+
 std::string format_device(const StageSetup& setup) {
   std::string text =
       fmt::format("device: {}, link {}\n", setup.stage->numeric_class(), setup.links.name);
+  if (!setup.rehearsal.empty()) {
+    text += fmt::format(
+        "A rehearsal of {}: nothing was computed, times are predictions.\n"
+        "{} slots, KV cache of {} tokens\n",
+        setup.rehearsal, setup.options.slots,
+        format_grouped(std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens));
+  }
   if (!setup.device.note.empty()) text += setup.device.note + "\n";
   for (const StageReport& stage : setup.reports) {
     if (!stage.gpu.empty()) {
       text += fmt::format("rank {}: {}, {}\n", stage.rank, stage.gpu, stage.gpu_uuid);
     }
   }
-  text += format_reads(setup.reports, setup.checkpoint.size_bytes());
+  if (setup.rehearsal.empty()) text += format_reads(setup.reports, setup.checkpoint.size_bytes());
   for (const std::string& edge : setup.links.edges) text += edge + "\n";
   for (const std::string& warning : setup.warnings) text += "warning: " + warning + "\n";
   return text;
 }
 
-void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
-                   const StageSetup& setup, const BenchOptions& options) {
+void print_results(const std::vector<BenchRow>& rows, const std::optional<SteadyResult>& steady,
+                   const model::MachineLimits& machine, const StageSetup& setup,
+                   const BenchOptions& options) {
   std::string text;
   if (options.json) {
     json all = {
@@ -162,9 +206,12 @@ void print_results(const std::vector<BenchRow>& rows, const model::MachineLimits
          {{"flops_per_s", machine.flops_per_second}, {"bytes_per_s", machine.bytes_per_second}}},
         {"rows", json::array()}};
     for (const BenchRow& row : rows) all["rows"].push_back(to_json(row));
+    if (steady) all["steady"] = to_json(*steady);
+    if (!setup.rehearsal.empty()) all["rehearsal"] = setup.rehearsal;
     text = all.dump(2) + "\n";
   } else {
-    text = format_device(setup) + format_bench(rows, machine, options);
+    text = format_device(setup) + (steady ? format_steady(*steady, options)
+                                          : format_bench(rows, machine, options, setup.rehearsal));
   }
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
@@ -196,12 +243,13 @@ double decode_limit(const StageSetup& setup, const model::MachineLimits& machine
 }
 
 std::string format_bench(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
-                         const BenchOptions& options) {
+                         const BenchOptions& options, const std::string& rehearsal) {
   std::string text = fmt::format(
-      "machine: {:.0f} GFLOP/s, {:.1f} GB/s (measured now, all ranks together)\n"
+      "machine: {:.0f} GFLOP/s, {:.1f} GB/s ({}, all ranks together)\n"
       "prompt {} tokens, answer {} tokens; tokens/s, share of the machine's limit in brackets\n\n"
       "{:>6}  {:>18}  {:>18}\n",
-      machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9, options.prompt_tokens,
+      machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9,
+      rehearsal.empty() ? "measured now" : "as described", options.prompt_tokens,
       options.generated_tokens, "batch", "prefill", "decode");
   for (const BenchRow& row : rows) {
     text +=
@@ -216,8 +264,32 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
   return text;
 }
 
+std::string format_steady(const SteadyResult& result, const BenchOptions& options) {
+  const auto stages = static_cast<double>(result.stages.size());
+  const auto rate = [&](double share) {
+    return share > 0 ? format_grouped(std::llround(result.tokens_per_s / share)) : "?";
+  };
+  std::string text = fmt::format(
+      "prompt {} tokens, answer {} tokens, {} records at once, without end\n\n"
+      "tokens of answers/s                {:>10}\n"
+      "the busiest stage, never waiting   {:>10}  ({:.1f} % reached)\n"
+      "{:>2} x one device with all layers   {:>10}  ({:.1f} % reached; layers being whole, {:.1f} "
+      "% "
+      "can be)\n",
+      options.prompt_tokens, options.generated_tokens, format_grouped(result.concurrent), rate(1),
+      rate(result.reached()), 100 * result.reached(), stages, rate(result.efficiency()),
+      100 * result.efficiency(), 100 * result.cut_allows());
+  std::vector<StageLedger> ledger;
+  for (std::size_t i = 0; i < result.stages.size(); ++i) {
+    ledger.push_back({static_cast<int>(i), static_cast<int>(i), result.stages[i]});
+  }
+  return text + fmt::format("\nsteady state, over {}, {} evictions since the beginning:\n{}",
+                            format_duration(result.seconds), format_grouped(result.evictions),
+                            format_ledger(ledger, terminal_width()));
+}
+
 int run_bench(const comm::World& world, const BenchOptions& options) {
-  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages, 1);
   return run_stages(
       world, layout,
       [&](comm::Endpoint& endpoint) {
@@ -226,9 +298,18 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
         StageSetup setup = set_up_stage(endpoint, world, layout, device, options.pipeline);
         agree_on_equal(endpoint, {{"--batch", options.batches},
                                   {"--prompt", options.prompt_tokens},
-                                  {"--generate", options.generated_tokens}});
+                                  {"--generate", options.generated_tokens},
+                                  {"--steady", options.steady}});
         agree_on(endpoint, "the size of the benchmark", [&] { check_size(setup, options); });
-        const model::MachineLimits machine = measure_all(endpoint, setup);
+        const bool is_driver = endpoint.control->member() == 0;
+        if (options.steady) {
+          const SteadyResult steady = run_steady(endpoint, setup, options);
+          if (is_driver) print_results({}, steady, {}, setup, options);
+          return 0;
+        }
+        const auto& described = options.pipeline.machine;
+        const model::MachineLimits machine =
+            described ? described_limits(setup, *described) : measure_all(endpoint, setup);
         // Memory is first touched in an unmeasured phase.
         BenchWorkload warm_up(*std::max_element(options.batches.begin(), options.batches.end()),
                               options.prompt_tokens, 1, setup.config.vocab_size);
@@ -240,7 +321,7 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
           BenchWorkload decode(batch, options.prompt_tokens, options.generated_tokens,
                                setup.config.vocab_size);
           const PipelineTotals totals = run_phase(endpoint, setup, decode);
-          if (endpoint.control->member() != 0) continue;
+          if (!is_driver) continue;
           BenchRow row;
           row.batch = batch;
           row.prefill_tokens_per_s =
@@ -251,7 +332,7 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
           row.decode_ledger = steady_ledger(totals, setup);
           rows.push_back(std::move(row));
         }
-        if (endpoint.control->member() == 0) print_results(rows, machine, setup, options);
+        if (is_driver) print_results(rows, std::nullopt, machine, setup, options);
         return 0;
       },
       options.pipeline.watchdog);

@@ -7,6 +7,7 @@
 #include "comm/world.hpp"
 #include "jobs/report.hpp"
 #include "jobs/stage_setup.hpp"
+#include "jobs/steady_workload.hpp"
 #include "model/ops/machine_limits.hpp"
 
 namespace penstock::jobs {
@@ -16,6 +17,7 @@ struct BenchOptions {
   std::vector<std::uint32_t> batches;  // sequences at a time
   std::uint32_t prompt_tokens = 128;
   std::uint32_t generated_tokens = 128;
+  bool steady = false;  // a workload without end instead of batches
   bool json = false;
   std::string version;
 };
@@ -37,8 +39,10 @@ double prefill_limit(const StageSetup& setup, const model::MachineLimits& machin
 double decode_limit(const StageSetup& setup, const model::MachineLimits& machine,
                     const BenchOptions& options, std::uint32_t batch);
 
+// `rehearsal`: StageSetup's.
 std::string format_bench(const std::vector<BenchRow>& rows, const model::MachineLimits& machine,
-                         const BenchOptions& options);
+                         const BenchOptions& options, const std::string& rehearsal = "");
+std::string format_steady(const SteadyResult& result, const BenchOptions& options);
 
 // penstock bench: measures this layout and prints a table, or JSON, to standard output of stage 0.
 // Collective over the world. Returns the exit code.

@@ -1,50 +1,20 @@
 #include "jobs/dataset.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 namespace penstock::jobs {
 
-std::vector<std::uint32_t> window_order(const std::vector<io::IndexEntry>& entries) {
-  // Each group of equal prefixes is known by its longest record, the first of them on a tie.
-  struct Head {
-    std::uint32_t length = 0;
-    std::uint32_t position = 0;
-  };
-  std::unordered_map<std::uint64_t, Head> heads;
-  heads.reserve(entries.size());
-  for (std::uint32_t i = 0; i < entries.size(); ++i) {
-    const auto [head, is_new] =
-        heads.try_emplace(entries[i].prefix_hash, Head{entries[i].length, i});
-    if (!is_new && entries[i].length > head->second.length) {
-      head->second = {entries[i].length, i};
-    }
-  }
-  struct Key {
-    Head head;
-    std::uint32_t length;
-    std::uint32_t position;
-  };
-  std::vector<Key> keys;
-  keys.reserve(entries.size());
-  for (std::uint32_t i = 0; i < entries.size(); ++i) {
-    keys.push_back({heads.at(entries[i].prefix_hash), entries[i].length, i});
-  }
-  // Heads differ in position, so that groups of equal length do not mix.
-  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
-    if (a.head.length != b.head.length) return a.head.length > b.head.length;
-    if (a.head.position != b.head.position) return a.head.position < b.head.position;
-    if (a.length != b.length) return a.length > b.length;
-    return a.position < b.position;
-  });
-  std::vector<std::uint32_t> order(entries.size());
-  std::transform(keys.begin(), keys.end(), order.begin(),
-                 [](const Key& key) { return key.position; });
-  return order;
+namespace {
+
+// The size of the windows if there are no more of them than needed, and all are of one size.
+std::uint64_t window_size(std::uint64_t records, std::uint32_t most) {
+  const std::uint64_t windows = (records + most - 1) / most;
+  return windows == 0 ? 0 : (records + windows - 1) / windows;
 }
+
+}  // namespace
 
 Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
                  const RequestBuilder& builder, RecordRange range, const io::RecordSet& finished,
@@ -54,15 +24,20 @@ Dataset::Dataset(const io::IndexedInput& input, io::InputFormat format,
       builder_(&builder),
       range_(range),
       finished_(&finished),
-      window_records_(window_records),
+      window_records_(window_size(range.size(), window_records)),
       next_window_(range.first) {}
 
 std::optional<DatasetItem> Dataset::next() {
-  while (position_ == order_.size()) {
+  std::optional<RecordOrder::Next> next = order_.next();
+  while (!next) {
     if (!load_window()) return std::nullopt;
+    next = order_.next();
   }
-  const std::uint32_t position = order_[position_++];
-  return make_item(entries_[position], indexes_[position]);
+  return make_item(entries_[next->position], indexes_[next->position], next->kind);
+}
+
+void Dataset::learn(const Request& request, std::uint32_t tokens, bool complete) {
+  order_.learn(request.kind, request.params.max_tokens, tokens, complete);
 }
 
 bool Dataset::load_window() {
@@ -76,16 +51,29 @@ bool Dataset::load_window() {
     entries_.push_back(window[i]);
     indexes_.push_back(next_window_ + i);
   }
-  order_ = window_order(entries_);
+  std::vector<RecordFacts> known;
+  known.reserve(entries_.size());
+  for (const io::IndexEntry& entry : entries_) known.push_back(facts(entry));
+  order_.begin(known);
   next_window_ += count;
-  position_ = 0;
   return true;
 }
 
-DatasetItem Dataset::make_item(const io::IndexEntry& entry, std::uint64_t index) const {
+RecordFacts Dataset::facts(const io::IndexEntry& entry) const {
+  const RequestContext& context = builder_->context();
+  const bool is_said = format_ == io::InputFormat::jsonl && entry.max_tokens > 0;
+  const std::uint32_t max_tokens = is_said ? entry.max_tokens : context.defaults.max_tokens;
+  return {entry.length, std::clamp(max_tokens, 1U, std::max(context.context_limit, 1U)),
+          entry.prefix_hash};
+}
+
+DatasetItem Dataset::make_item(const io::IndexEntry& entry, std::uint64_t index,
+                               RecordKind kind) const {
   try {
     const std::string line = input_->line(entry);
-    return builder_->build(io::parse_record(line, format_), index, entry.line);
+    Request request = builder_->build(io::parse_record(line, format_), index, entry.line);
+    request.kind = kind;
+    return request;
   } catch (const io::RecordError& error) {
     return FailedRecord{index, entry.line, error.id, error.what()};
   }

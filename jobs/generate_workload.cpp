@@ -11,6 +11,8 @@ namespace penstock::jobs {
 namespace {
 
 constexpr std::size_t kShownFailures = 5;
+// An answer under way tells the dataset how long it is whenever it has grown by so much.
+constexpr std::size_t kLearnTokens = 32;
 
 }  // namespace
 
@@ -31,6 +33,7 @@ struct GenerateWorkload::Active {
   StopStrings text;
   std::vector<std::int32_t> generated;
   std::size_t journalled = 0;  // of them
+  std::size_t learnt = 0;      // of them
 };
 
 GenerateWorkload::GenerateWorkload(Dataset& dataset, const model::Tokenizer& tokenizer,
@@ -98,6 +101,11 @@ bool GenerateWorkload::take_token(std::uint64_t record, std::int32_t token) {
   Active& active = active_.at(record);
   ++tokens_out_;
   const std::optional<FinishReason> reason = extend(active, token);
+  const std::size_t news = active.generated.size() - active.learnt;
+  if (reason || news >= kLearnTokens) {
+    dataset_.learn(active.request, static_cast<std::uint32_t>(news), reason.has_value());
+    active.learnt += news;
+  }
   if (reason) finish(record, active, *reason);
   return reason.has_value();
 }
@@ -159,6 +167,10 @@ Pace GenerateWorkload::pace(const std::function<double()>& needed_seconds) {
 
 void GenerateWorkload::stop_requested(StopRequest request) {
   if (hooks_.stop_requested) hooks_.stop_requested(request);
+}
+
+void GenerateWorkload::poll() {
+  if (hooks_.poll) hooks_.poll();
 }
 
 void GenerateWorkload::step_done(const std::vector<double>& busy) {

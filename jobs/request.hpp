@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "io/records.hpp"
+#include "jobs/answer_lengths.hpp"
 #include "jobs/generation_params.hpp"
 #include "model/config.hpp"
 #include "model/text/chat_template.hpp"
@@ -21,6 +22,7 @@ struct Request {
   // max_tokens is clipped to what the context leaves; stop_token_ids holds every id that ends the
   // answer, EOS included unless ignore_eos, sorted.
   GenerationParams params;
+  RecordKind kind = 0;  // set by the dataset, which learns by it
 };
 
 // What requests are made with. The tokenizer and the template must outlive the builder.

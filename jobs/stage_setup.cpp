@@ -26,6 +26,7 @@ json to_json(const StageReport& report) {
   return {{"rank", report.rank},
           {"host", report.host},
           {"threads", report.threads},
+          {"replica", report.replica},
           {"stage", report.stage},
           {"begin", report.layer_begin},
           {"end", report.layer_end},
@@ -46,6 +47,7 @@ StageReport report_from(const json& j) {
   report.rank = j.at("rank");
   report.host = j.at("host");
   report.threads = j.at("threads");
+  report.replica = j.at("replica");
   report.stage = j.at("stage");
   report.layer_begin = j.at("begin");
   report.layer_end = j.at("end");
@@ -64,7 +66,7 @@ StageReport report_from(const json& j) {
 
 // f16 has more precision than bf16, so on a CPU, which has no f16, it is not thrown away unasked.
 io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
-  const bool gpu = device == DeviceKind::cuda;
+  const bool gpu = device == DeviceKind::cuda || device == DeviceKind::virtual_device;
   const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
   const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
   if (dtype == io::DType::f16 && !gpu) {
@@ -80,6 +82,7 @@ std::uint64_t memory_share(int node_ranks) {
 
 // What a stage may take for weights and activations; 0: all that its device has.
 std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
+  if (device.kind == DeviceKind::virtual_device) return 0;
   if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
   if (device.sharers == 1) return 0;
   return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
@@ -97,13 +100,30 @@ std::uint64_t gpu_share(const StageSetup& setup) {
   return share - std::min(share, activations);
 }
 
+// What a stage may take for its KV cache, and of whom it has that.
+struct KvShare {
+  std::uint64_t bytes = 0;
+  int sharers = 1;
+  std::string_view place;  // that they share
+  std::string device;      // with memory of its own; empty on CPUs
+};
+
+KvShare kv_share(const StageSetup& setup, int node_ranks) {
+  switch (setup.device.kind) {
+    case DeviceKind::cuda:
+      return {gpu_share(setup), setup.device.sharers, "GPU",
+              comm::device::describe(setup.device.gpu)};
+    case DeviceKind::virtual_device:
+      return {setup.stage->kv_memory_bytes(), 1, "device", setup.stage->numeric_class()};
+    default:
+      return {memory_share(node_ranks), node_ranks, "node", ""};
+  }
+}
+
 // KV blocks that this stage has memory for.
 std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& choice,
                                 int node_ranks) {
-  const bool gpu = setup.device.kind == DeviceKind::cuda;
-  const std::uint64_t share = gpu ? gpu_share(setup) : memory_share(node_ranks);
-  const int sharers = gpu ? setup.device.sharers : node_ranks;
-  const std::string_view place = gpu ? "GPU" : "node";
+  const auto [share, sharers, place, own_memory] = kv_share(setup, node_ranks);
   const std::uint64_t block_bytes = setup.stage->kv_block_bytes();
   if (choice.kv_memory > 0) {
     const std::uint64_t blocks = choice.kv_memory / block_bytes;
@@ -119,18 +139,19 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
     }
     return blocks;
   }
-  if (gpu && share < block_bytes) {
-    throw UsageError(fmt::format(
-        "{} has {} left for the KV cache beside weights and activations, less than a "
-        "block of {}: use more GPUs, or less --max-step-tokens",
-        comm::device::describe(setup.device.gpu), format_bytes(share), format_bytes(block_bytes)));
+  if (!own_memory.empty() && share < block_bytes) {
+    throw UsageError(
+        fmt::format("{} has {} left for the KV cache beside weights and activations, less than a "
+                    "block of {}: use more stages, or less --max-step-tokens",
+                    own_memory, format_bytes(share), format_bytes(block_bytes)));
   }
   const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
   const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
       std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
-  // A GPU has nothing else to do; a node's memory also holds files and other programs.
-  return std::clamp<std::uint64_t>((gpu ? share : share / 2) / block_bytes, 1, useful);
+  // A device has nothing else to do; a node's memory also holds files and other programs.
+  return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
+                                   useful);
 }
 
 // Models for the balance of steps, where only ratios count; measured limits belong to bench.
@@ -150,14 +171,41 @@ struct Opened {
   model::StageOptions stage_options;
   PipelineOptions options;
   std::uint32_t context_limit = 0;
+  std::shared_ptr<const model::PartCost> parts;
+  std::string machine;  // figures of the virtual one
 };
+
+std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const StageDevice& device,
+                                                  const PipelineChoice& choice) {
+  const model::StageOptions& o = run.stage_options;
+  if (choice.machine) {
+    return model::cost_by_device(run.config, o.dtype, o.kv_dtype, choice.machine->device);
+  }
+  return model::cost_by_limits(run.config, o.dtype, o.kv_dtype,
+                               device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
+}
+
+// The most that any replica needs, since all have equally many.
+std::uint32_t slots(const Opened& run, const PipelineChoice& choice, const Layout& layout) {
+  if (choice.slots > 0) return choice.slots;
+  if (run.ranges.size() == 1) return 1;
+  if (!choice.machine) return static_cast<std::uint32_t>(run.ranges.size()) + 1;
+  const auto row_bytes = static_cast<double>(run.config.hidden_size) *
+                         static_cast<double>(io::size_of(run.stage_options.dtype));
+  std::uint32_t most = 0;
+  for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
+    most = std::max(most, slots_for(*choice.machine, *run.parts, run.ranges, first_rank, row_bytes,
+                                    run.options.max_sequences));
+  }
+  return most;
+}
 
 Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const StageDevice& device,
                        const PipelineChoice& choice, int node_ranks,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
   run.checkpoint = std::move(opened);
-  const bool gpu = device.kind == DeviceKind::cuda;
+  const bool gpu = device.kind != DeviceKind::cpu;
   agree_on(endpoint, "opening the checkpoint", [&] {
     if (!run.checkpoint) {
       run.checkpoint.emplace(choice.checkpoint,
@@ -165,8 +213,9 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                                  ? io::CheckpointReader::Contents::all
                                  : io::CheckpointReader::Contents::without_tokenizer);
     }
-    if (run.checkpoint->header().no_data) {
-      throw io::FileError(choice.checkpoint, "holds shapes only (synth --no-data); it cannot run");
+    if (run.checkpoint->header().no_data && device.kind != DeviceKind::virtual_device) {
+      throw io::FileError(choice.checkpoint,
+                          "holds shapes only (synth --no-data); only --device virtual runs it");
     }
     run.config = model::from_attributes(run.checkpoint->header().config);
     run.stage_options.memory_bytes = load_memory(device, node_ranks);
@@ -177,13 +226,13 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
     }
     run.ranges = model::cut_stages(run.config, layout.stages, run.stage_options.dtype);
     run.context_limit = context_limit(run.config, choice);
-    run.options.slots = choice.slots > 0     ? choice.slots
-                        : layout.stages == 1 ? 1
-                                             : static_cast<std::uint32_t>(layout.stages) + 1;
     run.options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
                                   : gpu                      ? kGpuStepTokens
                                                              : kCpuStepTokens;
     run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
+    run.parts = part_costs(run, device, choice);
+    run.options.slots = slots(run, choice, layout);
+    if (choice.machine) run.machine = figures(*choice.machine);
   });
 
   agree_on_equal(endpoint, {{"the checkpoint's digest", run.checkpoint->digest()},
@@ -192,26 +241,47 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
                             {"--slots", run.options.slots},
                             {"--max-step-tokens", run.options.max_step_tokens},
                             {"--max-context", run.context_limit},
+                            {"--virtual", run.machine},
+                            {"--virtual-realtime", choice.realtime},
                             {"--watchdog-seconds", choice.watchdog.count()}});
   return run;
 }
 
-// The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
-// Warnings about the placement of ranks come along.
+// Arrivals in real time are times of one host's clock.
+StageClock rehearsal_clock(comm::Endpoint& endpoint, const comm::World& world,
+                           const PipelineChoice& choice, int rank) {
+  agree_on(endpoint, "--virtual-realtime", [&] {
+    if (choice.realtime && world.node_size() != world.size()) {
+      throw UsageError(fmt::format(
+          "--virtual-realtime needs all ranks on one host, and {} of {} are on this one: start "
+          "them there, or leave it out",
+          world.node_size(), world.size()));
+    }
+  });
+  return {choice.realtime ? StageClock::Kind::realtime : StageClock::Kind::rehearsal,
+          choice.machine->edge(rank, rank + 1), choice.machine->control};
+}
+
+// The blocks of this pipeline's smallest stage, allocated on all of them, once the numeric classes
+// of all replicas are known to be one. Warnings about the placement of ranks come along.
 void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineChoice& choice,
                    const comm::CpuPlacement& placement, int node_ranks) {
   json mine;
   agree_on(endpoint, "sizing the KV cache", [&] {
     mine["blocks"] = affordable_blocks(setup, choice, node_ranks);
     mine["numeric_class"] = setup.stage->numeric_class();
-    mine["warning"] = choice.threads > 0 ? "" : comm::binding_warning(placement, node_ranks);
+    const bool computes = setup.device.kind != DeviceKind::virtual_device;
+    mine["warning"] =
+        choice.threads > 0 || !computes ? "" : comm::binding_warning(placement, node_ranks);
   });
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
+       endpoint.all().all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
     const json theirs = json::parse(text);
-    blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    if (static_cast<int>(classes.size()) / endpoint.control->size() == endpoint.pipeline) {
+      blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    }
     classes.push_back(theirs.at("numeric_class"));
     const std::string warning = theirs.at("warning");
     if (!warning.empty() &&
@@ -224,9 +294,10 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
     for (std::size_t i = 0; i < classes.size(); ++i) {
       if (classes[i] != classes[0]) {
         throw UsageError(fmt::format(
-            "stages compute in different numeric classes ('{}' on stage 0, '{}' on stage {}), so "
+            "stages compute in different numeric classes ('{}' on {}, '{}' on {}), so "
             "answers would depend on the layout: use nodes of one kind{}",
-            classes[0], classes[i], i,
+            classes[0], endpoint.all().describe(0), classes[i],
+            endpoint.all().describe(static_cast<int>(i)),
             setup.device.kind == DeviceKind::cuda
                 ? ""
                 : ", or, where only the word before onednn differs, set ONEDNN_MAX_CPU_ISA to what "
@@ -239,6 +310,20 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
 
 }  // namespace
 
+void check_choice(const PipelineChoice& choice) {
+  if (choice.device != DeviceKind::virtual_device) {
+    if (choice.machine) throw UsageError("--virtual describes the devices of --device virtual");
+    if (choice.realtime) throw UsageError("--virtual-realtime needs --device virtual");
+    return;
+  }
+  if (!choice.machine) {
+    throw UsageError("--device virtual needs --virtual SPEC, for example --virtual h100-sxm");
+  }
+  if (!choice.stage_dir.empty()) {
+    throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
+  }
+}
+
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
   const auto limit = static_cast<std::uint32_t>(config.max_position);
   return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
@@ -250,24 +335,32 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                         const model::LoadProgress& loading) {
   const Ledger::Time begin = steady_now();
   const bool gpu = device.kind == DeviceKind::cuda;
+  const bool rehearsed = device.kind == DeviceKind::virtual_device;
   const int member = endpoint.control->member();
   comm::CpuPlacement placement = comm::cpu_placement();
   int node_ranks = world.node_size();
   if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    node_ranks = layout.stages;
+    node_ranks = layout.ranks();
     placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
   }
 
+  // Where threads are stages, each stands for a rank.
+  const int rank = endpoint.all().member();
   Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
+  if (rehearsed) {
+    run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
+  }
   StageReport report;
   const model::StageRange range = run.ranges[static_cast<std::size_t>(member)];
   report.rank = world.rank();
   report.host = placement.host;
+  report.replica = endpoint.pipeline;
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
-  report.threads =
-      choice.threads > 0 ? choice.threads : comm::default_threads(placement, node_ranks);
+  report.threads = choice.threads > 0 ? choice.threads
+                   : rehearsed        ? 1
+                                      : comm::default_threads(placement, node_ranks);
   run.stage_options.threads = report.threads;
   run.stage_options.max_rows = run.options.max_step_tokens;
   run.stage_options.max_samples = run.options.max_sequences;
@@ -278,7 +371,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   // Counts from nothing for each pass over the bytes.
   const auto alive = [&] {
     return [&, told_bytes = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
-      endpoint.control->beat(done - told_bytes);
+      endpoint.beat(done - told_bytes);
       told_bytes = done;
       if (loading) loading(done, total);
     };
@@ -304,6 +397,11 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
+    if (rehearsed) {
+      stage =
+          model::make_virtual_stage(run.config, range, run.stage_options, choice.machine->device);
+      return;
+    }
     const auto make = gpu ? model::make_cuda_stage : model::make_cpu_stage;
     const auto load = [&](const io::CheckpointReader& from) {
       stage = make(from, run.config, range, run.stage_options, alive());
@@ -328,10 +426,9 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   }
 
   // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
-  const auto parts =
-      model::cost_by_limits(run.config, run.stage_options.dtype, run.stage_options.kv_dtype,
-                            gpu ? kTypicalGpu : kTypicalCore);
-  const auto cost_of_stage = [&](const model::StageRange& r) { return model::StepCost(parts, r); };
+  const auto cost_of_stage = [&](const model::StageRange& r) {
+    return model::StepCost(run.parts, r);
+  };
   const auto slowest =
       std::max_element(run.ranges.begin(), run.ranges.end(),
                        [&](const model::StageRange& a, const model::StageRange& b) {
@@ -345,18 +442,21 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    run.context_limit,
                    std::move(stage),
                    run.options,
+                   run.parts,
+                   run.ranges,
                    cost_of_stage(*slowest),
                    device,
                    std::move(links),
                    {},
                    {},
-                   0};
+                   0,
+                   rehearsed ? fmt::format("{} x {}", layout.ranks(), choice.machine->text) : ""};
   setup.warnings = setup.links.warnings;
 
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.control->all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
+       endpoint.all().all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
     const StageReport& of_stage = setup.reports.emplace_back(report_from(json::parse(text)));
     if (!of_stage.warning.empty()) {
       setup.warnings.push_back(

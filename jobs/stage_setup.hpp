@@ -16,6 +16,7 @@
 #include "jobs/launch.hpp"
 #include "jobs/pipeline.hpp"
 #include "jobs/report.hpp"
+#include "jobs/virtual_machine.hpp"
 #include "model/config.hpp"
 #include "model/stage.hpp"
 
@@ -27,7 +28,10 @@ struct PipelineChoice {
   std::string stage_dir;  // each node's folder for copies of the stages' parts; empty: no copies
   LinkKind link = LinkKind::automatic;
   DeviceKind device = DeviceKind::automatic;
+  std::optional<VirtualMachine> machine;  // with DeviceKind::virtual_device
+  bool realtime = false;                  // such a rehearsal takes the time that it is about
   int stages = 0;
+  int replicas = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
   std::optional<io::DType> kv_dtype;
@@ -38,10 +42,13 @@ struct PipelineChoice {
   std::chrono::seconds watchdog = comm::kDefaultWatchdog;  // for run_stages()
 };
 
+// Throws UsageError for options of which one makes no sense with another.
+void check_choice(const PipelineChoice& choice);
+
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
 
-// A stage that is loaded, with its cache, and what all stages agreed on.
+// A stage that is loaded, with its cache, and what all stages of all replicas agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;
   model::ModelConfig config;
@@ -50,19 +57,22 @@ struct StageSetup {
   std::uint32_t context_limit = 0;
   std::unique_ptr<model::Stage> stage;
   PipelineOptions options;
-  model::StepCost cost;  // of the slowest stage
+  std::shared_ptr<const model::PartCost> parts;
+  std::vector<model::StageRange> ranges;  // of all stages
+  model::StepCost cost;                   // of the slowest stage
   StageDevice device;
   LinkReport links;
-  std::vector<StageReport> reports;   // of all stages
+  std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
+  std::string rehearsal;  // "8 x h100-sxm, ndr"; empty for real devices
 };
 
 // Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
 // allocates the cache. `device` is what take_device() gave.
-// Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
+// A driver gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
-// Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
+// Collective over all replicas: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,

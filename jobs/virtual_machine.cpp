@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "io/error.hpp"
@@ -55,6 +57,10 @@ constexpr std::array<UsualNode, 5> kUsualNodes = {{
     {"mi300x", 8, "xgmi", "ndr"},
     {"cpu-node", 1, "hdr", "hdr"},
 }};
+
+// Tokens of a usual sequence half way.
+constexpr std::uint64_t kUsualContext = 1024;
+constexpr double kMostSlots = 1024;
 
 constexpr int kMostDevices = 1 << 16;
 constexpr std::uint64_t kMostFileBytes = 1u << 20;
@@ -254,6 +260,42 @@ LinkModel link_model(std::string_view name) {
   }
   throw UsageError(
       fmt::format("no link '{}' is known: {}", name, fmt::join(link_model_names(), ", ")));
+}
+
+std::string figures(const VirtualMachine& machine) {
+  const model::DeviceModel& d = machine.device;
+  const auto link = [](const LinkModel& model) {
+    return fmt::format("{} {}", model.latency_seconds, model.bytes_per_second);
+  };
+  return fmt::format("{}: {} {} {} {} {} {} {}; {}; {}; {}; {}", d.name, d.bf16_flops_per_second,
+                     d.f32_flops_per_second, d.memory_bytes_per_second, d.memory_bytes,
+                     d.launch_seconds, d.step_seconds, d.padding_rows, machine.devices_per_node,
+                     link(machine.in_node), link(machine.between_nodes), link(machine.control));
+}
+
+std::uint32_t slots_for(const VirtualMachine& machine, const model::PartCost& parts,
+                        const std::vector<model::StageRange>& ranges, int first_rank,
+                        double activation_row_bytes, std::uint32_t rows) {
+  if (ranges.size() < 2) return 1;
+  const model::StepShape decode{rows, rows, rows * kUsualContext, rows * kUsualContext};
+  // Not owned: the costs live as long as the caller's.
+  const std::shared_ptr<const model::PartCost> cost(std::shared_ptr<void>(), &parts);
+  double slowest = 0;
+  for (const model::StageRange& range : ranges) {
+    slowest = std::max(slowest, model::StepCost(cost, range).seconds(decode));
+  }
+  const auto last = static_cast<int>(ranges.size()) - 1;
+  const auto seconds = [](const LinkModel& link, double bytes) {
+    return link.latency_seconds + (link.bytes_per_second > 0 ? bytes / link.bytes_per_second : 0.0);
+  };
+  double between = machine.control.latency_seconds;
+  for (int stage = 0; stage < last; ++stage) {
+    between += seconds(machine.edge(first_rank + stage, first_rank + stage + 1),
+                       static_cast<double>(rows) * activation_row_bytes);
+  }
+  const double more = slowest > 0 ? std::ceil(between / slowest) : 1;
+  return static_cast<std::uint32_t>(
+      std::min(static_cast<double>(ranges.size()) + std::max(more, 1.0), kMostSlots));
 }
 
 VirtualMachine parse_virtual_machine(const std::string& spec) {

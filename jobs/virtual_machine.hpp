@@ -1,11 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "jobs/stage_clock.hpp"
 #include "model/device_model.hpp"
+#include "model/stage_plan.hpp"
 
 // The machine that a rehearsal stands for.
 namespace penstock::jobs {
@@ -41,5 +43,15 @@ VirtualMachine parse_virtual_machine(const std::string& spec);
 // What is left out is the usual; a device without "like" needs its rates and its memory. Throws
 // io::FileError that names `path` and the member.
 VirtualMachine virtual_machine_from_json(const std::string& path, std::string_view text);
+
+// All figures, to compare what ranks were told.
+std::string figures(const VirtualMachine& machine);
+
+// As many slots as keep all stages busy (DESIGN section 7): one for each stage, and as many as fit
+// into the time that a step of `rows` decoding sequences spends between stages and its tokens on
+// the way back. `first_rank`: of the stages, which lie on consecutive ranks.
+std::uint32_t slots_for(const VirtualMachine& machine, const model::PartCost& parts,
+                        const std::vector<model::StageRange>& ranges, int first_rank,
+                        double activation_row_bytes, std::uint32_t rows);
 
 }  // namespace penstock::jobs

@@ -47,8 +47,11 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "stop",
       "ignore-eos",
       "stages",
+      "replicas",
       "link",
       "device",
+      "virtual",
+      "virtual-realtime",
       "threads",
       "dtype",
       "kv-dtype",
@@ -59,9 +62,9 @@ const std::map<std::string, std::vector<std::string>> kOptions = {
       "stage-dir",
       "watchdog-seconds"}},
     {"bench",
-     {"batch", "prompt", "generate", "json", "stages", "link", "device", "threads", "dtype",
-      "kv-dtype", "kv-memory", "max-context", "max-step-tokens", "slots", "stage-dir",
-      "watchdog-seconds"}},
+     {"batch", "prompt", "generate", "steady", "json", "stages", "link", "device", "virtual",
+      "virtual-realtime", "threads", "dtype", "kv-dtype", "kv-memory", "max-context",
+      "max-step-tokens", "slots", "stage-dir", "watchdog-seconds"}},
 };
 
 // The OpenMP library's own words for its setting; the last ones count, as the program starts itself

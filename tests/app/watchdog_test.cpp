@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
@@ -174,6 +175,20 @@ TEST(WatchdogOfAll, JobThatIsSuspendedForLongGoesOn) {
   const Finished finished = job.wait();
   EXPECT_EQ(finished.code, 0) << finished;
   EXPECT_EQ(job.answers(), job.undisturbed_answers());
+}
+
+// Nothing of penstock runs in it yet.
+TEST(WatchdogOfStart, RankThatNeverComesEndsTheStart) {
+  Arguments command = by_mpirun(
+      2, {"run", kEmbeddedModel, "--input=in.jsonl", "--output=out.jsonl", "--watchdog-seconds=3"});
+  const auto program = std::find(command.begin(), command.end(), PENSTOCK_PROGRAM);
+  const Arguments stopped = {
+      "sh", "-c", R"([ "$OMPI_COMM_WORLD_RANK" = 0 ] || kill -STOP $$; exec "$@")", "sh"};
+  command.insert(program, stopped.begin(), stopped.end());
+  const Finished finished = start(command);
+  EXPECT_NE(finished.code, 0) << finished;
+  EXPECT_THAT(finished.err, ContainsRegex("error: the start of MPI \\(host .+\\) has not ended for "
+                                          "15 s: another rank is gone or stopped"));
 }
 
 TEST(WatchdogOption, OutOfRangeIsRefused) {

@@ -9,6 +9,8 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "io/error.hpp"
 
@@ -165,8 +167,48 @@ TEST_F(InputIndex, EqualPrefixesHaveEqualHashes) {
   EXPECT_EQ(entries[6].prefix_hash, entries[0].prefix_hash);
   EXPECT_EQ(entries[7].prefix_hash, entries[0].prefix_hash);
   // XXH3-64 of "short", by the Python package xxhash.
-  EXPECT_EQ(entries[3].prefix_hash, 0xb42ad57460d20d0aull);
+  EXPECT_EQ(entries[3].prefix_hash, 0x60d20d0au);
   EXPECT_EQ(entries[3].hash, 0xb42ad57460d20d0aull);
+}
+
+TEST_F(InputIndex, TheBoundOfAnAnswer) {
+  const std::vector<std::pair<std::string, std::uint32_t>> lines = {
+      {R"({"prompt":"a","max_tokens":17})", 17},
+      {"{\"max_tokens\" : \t 5 ,\"prompt\":\"a\"}", 5},
+      {R"({"max_tokens":99999999999999999999999})", 4294967295},
+      {R"({"max_tokens":4294967296})", 4294967295},
+      {R"({"prompt":"a"})", 0},
+      {R"({"max_tokens":null})", 0},
+      {R"({"max_tokens":"12"})", 0},
+      {R"({"max_tokens":-3})", 0},
+      {R"({"max_tokens":1.5})", 0},
+      {R"({"max_tokens":1e3})", 0},
+      {R"({"max_tokens")", 0},
+      {R"({"max_tokens":)", 0},
+      {R"({"prompt":"write \"max_tokens\": 9"})", 0},
+  };
+  std::string text;
+  for (const auto& [line, bound] : lines) text += line + "\n";
+  write("in", text);
+  build_index(path("in"), path("index"));
+  const auto entries = IndexedInput(path("in"), path("index")).entries(0, lines.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(entries[i].max_tokens, lines[i].second) << lines[i].first;
+  }
+}
+
+// The input is read in parts of 4 MiB.
+TEST_F(InputIndex, TheBoundAcrossParts) {
+  const std::string field = R"("max_tokens": 1234567, "prompt":"a"})";
+  for (std::size_t before = 0; before <= field.size(); ++before) {
+    const std::string start = "{\"id\":\"";
+    const std::string filler((4u << 20) - before - start.size() - 2, 'x');
+    write("in", start + filler + "\"," + field + "\n{\"prompt\":\"b\"}\n");
+    build_index(path("in"), path("index"));
+    const auto entries = IndexedInput(path("in"), path("index")).entries(0, 2);
+    EXPECT_EQ(entries[0].max_tokens, 1234567u) << before;
+    EXPECT_EQ(entries[1].max_tokens, 0u);
+  }
 }
 
 // Whatever else is changed, a line that is not the indexed one is never answered.

@@ -18,30 +18,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-io::IndexEntry entry(std::uint32_t length, std::uint64_t prefix_hash) {
-  return {0, length, 1, prefix_hash};
-}
-
-TEST(WindowOrder, LongestFirst) {
-  EXPECT_THAT(window_order({entry(5, 1), entry(9, 2), entry(7, 3)}), ElementsAre(1, 2, 0));
-  EXPECT_THAT(window_order({}), IsEmpty());
-}
-
-TEST(WindowOrder, TiesInInputOrder) {
-  EXPECT_THAT(window_order({entry(5, 9), entry(5, 3), entry(5, 7)}), ElementsAre(0, 1, 2));
-}
-
-TEST(WindowOrder, EqualPrefixesTogether) {
-  // The group of hash 4 is placed by its longest record, 8.
-  EXPECT_THAT(window_order({entry(3, 4), entry(7, 5), entry(8, 4), entry(9, 6), entry(1, 4)}),
-              ElementsAre(3, 2, 0, 4, 1));
-}
-
-TEST(WindowOrder, GroupsOfEqualLengthDoNotMix) {
-  EXPECT_THAT(window_order({entry(8, 2), entry(8, 1), entry(3, 1), entry(3, 2), entry(8, 2)}),
-              ElementsAre(0, 4, 3, 1, 2));
-}
-
 class DatasetTest : public ::testing::Test {
  protected:
   DatasetTest() : tokenizer_(byte_tokenizer()), chat_template_("") {
@@ -98,6 +74,48 @@ TEST_F(DatasetTest, WindowsAreOrderedOneByOne) {
   EXPECT_EQ(all.next(), std::nullopt);
   Dataset windows = dataset(io::InputFormat::text, 3);
   EXPECT_THAT(drain(windows), ElementsAre(1, 2, 0, 5, 3, 4, 6));
+}
+
+// A window that held one record would leave nothing to fill the pipeline's drain with.
+TEST_F(DatasetTest, WindowsAreOfEqualSize) {
+  write("1\n22\n333\n4444\n55555\n666666\n7777777\n");
+  Dataset two = dataset(io::InputFormat::text, 6);
+  EXPECT_THAT(drain(two), ElementsAre(3, 2, 1, 0, 6, 5, 4));
+}
+
+TEST_F(DatasetTest, LongestAnswersFirst) {
+  write(R"({"prompt":"a longer line than the others","max_tokens":1}
+{"prompt":"a","max_tokens":30}
+{"prompt":"b"}
+{"prompt":"c","max_tokens":1000000}
+)");
+  Dataset data = dataset(io::InputFormat::jsonl);
+  EXPECT_THAT(drain(data), ElementsAre(3, 2, 1, 0));  // 1000, 256, 30 and 1 token
+}
+
+// In a text a line is a prompt, whatever it looks like.
+TEST_F(DatasetTest, TextHasNoFields) {
+  write("{\"max_tokens\":1} and more text\n{\"max_tokens\":9}\n");
+  Dataset data = dataset();
+  EXPECT_THAT(drain(data), ElementsAre(0, 1));
+}
+
+TEST_F(DatasetTest, AnswersTeachTheOrder) {
+  std::string lines;
+  for (int i = 0; i < 200; ++i) lines += i % 2 == 0 ? "a long line of text\n" : "short\n";
+  write(lines);
+  Dataset data = dataset(io::InputFormat::text, 100);
+  // Long lines, which are asked first, have short answers here.
+  for (int i = 0; i < 100; ++i) {
+    const auto item = data.next();
+    const Request& request = std::get<Request>(*item);
+    EXPECT_EQ(request.index % 2, i < 50 ? 0U : 1U);
+    data.learn(request, request.index % 2 == 0 ? 1 : 200, true);
+  }
+  for (int i = 0; i < 100; ++i) {
+    const auto item = data.next();
+    EXPECT_EQ(std::get<Request>(*item).index % 2, i < 50 ? 1U : 0U);
+  }
 }
 
 TEST_F(DatasetTest, RequestsAreParsedAndTokenized) {

@@ -1,36 +1,13 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <sstream>
-
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/pipeline_options.hpp"
 #include "jobs/bench.hpp"
+#include "jobs/calibrate.hpp"
 
 namespace penstock::app {
 namespace {
-
-std::vector<std::uint32_t> parse_batches(const std::string& text) {
-  std::vector<std::uint32_t> batches;
-  std::istringstream in(text);
-  for (std::string item; std::getline(in, item, ',');) {
-    std::size_t end = 0;
-    unsigned long value = 0;
-    try {
-      value = std::stoul(item, &end);
-    } catch (const std::exception&) {
-      end = 0;
-    }
-    if (end == 0 || end != item.size() || value == 0 || value > 65536) {
-      throw jobs::UsageError(
-          fmt::format("--batch '{}': give numbers from 1 on, with commas: 1,8,32", text));
-    }
-    batches.push_back(static_cast<std::uint32_t>(value));
-  }
-  if (batches.empty()) throw jobs::UsageError("--batch is empty");
-  return batches;
-}
 
 std::uint32_t tokens(const po::variables_map& values, const char* name) {
   const auto value = values[name].as<std::int64_t>();
@@ -57,22 +34,28 @@ int bench_command(Invocation& invocation) {
         "instead of batches, records without end, as many at once as fit: tokens per second in "
         "steady state, beside what the busiest stage allows");
   group("json", flag(), "machine-readable");
+  group("calibrate", flag(),
+        "measure instead what embedding, layers and head take on each kind of machine that takes "
+        "part, and keep it in CKPT.calibration.json, by which run and bench then cut the stages");
   add_pipeline_options(parser, Replicas::one);
   po::variables_map values;
   jobs::BenchOptions options;
+  bool calibrate = false;
   const auto read = [&] {
     if (!parser.parse(invocation.arguments, values)) return false;
     options.pipeline = pipeline_choice(values);
-    options.batches = parse_batches(values["batch"].as<std::string>());
+    options.batches = parse_counts("--batch", values["batch"].as<std::string>());
     options.prompt_tokens = tokens(values, "prompt");
     options.generated_tokens = tokens(values, "generate");
     options.steady = is_on(values, "steady");
     options.json = is_on(values, "json");
+    calibrate = is_on(values, "calibrate");
     options.version = version();
     return true;
   };
   if (!read_on_all_ranks(invocation, options.pipeline, read)) return 0;
-  return jobs::run_bench(**invocation.world, options);
+  return calibrate ? jobs::run_calibrate(**invocation.world, options)
+                   : jobs::run_bench(**invocation.world, options);
 }
 
 }  // namespace penstock::app

@@ -96,19 +96,19 @@ void refuse_same_file(const std::string& source, const std::string& destination)
   }
 }
 
-std::string destination(const po::variables_map& values) {
+std::string destination(const po::variables_map& values, const char* name) {
   namespace fs = std::filesystem;
-  const auto name = values["DST"].as<std::string>();
+  const auto path = values[name].as<std::string>();
   std::error_code error;
-  const fs::file_status there = fs::status(name, error);
-  if (fs::is_directory(there)) throw UsageError(name + ": is a folder; name a file in it");
+  const fs::file_status there = fs::status(path, error);
+  if (fs::is_directory(there)) throw UsageError(path + ": is a folder; name a file in it");
   if (fs::exists(there) && !fs::is_regular_file(there)) {
-    throw UsageError(name + ": is not a regular file; name a file to be made");
+    throw UsageError(path + ": is not a regular file; name a file to be made");
   }
   if (fs::exists(there) && !is_on(values, "force")) {
-    throw UsageError(name + ": exists already; --force replaces it");
+    throw UsageError(path + ": exists already; --force replaces it");
   }
-  return io::follow_links(name);
+  return io::follow_links(path);
 }
 
 std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name) {
@@ -146,6 +146,28 @@ std::uint64_t parse_bytes(const std::string& option, const std::string& text) {
   const double bytes = number * std::pow(1024.0, static_cast<double>(power));
   if (bytes > 1e18) throw UsageError(fmt::format("{} '{}' is too large", option, text));
   return static_cast<std::uint64_t>(bytes);
+}
+
+std::vector<std::uint32_t> parse_counts(const std::string& option, const std::string& text) {
+  const auto refuse = [&] {
+    throw UsageError(
+        fmt::format("{} '{}': give numbers from 1 on, with commas: 1,8,32", option, text));
+  };
+  if (text.empty() || text.ends_with(',')) refuse();
+  std::vector<std::uint32_t> counts;
+  std::istringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) {
+    std::size_t end = 0;
+    unsigned long value = 0;
+    try {
+      value = std::stoul(item, &end);
+    } catch (const std::exception&) {
+      end = 0;
+    }
+    if (end == 0 || end != item.size() || value == 0 || value > 65536) refuse();
+    counts.push_back(static_cast<std::uint32_t>(value));
+  }
+  return counts;
 }
 
 std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text) {

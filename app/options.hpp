@@ -41,13 +41,15 @@ bool asks_for_help(const std::vector<std::string>& arguments);
 // reads.
 void refuse_same_file(const std::string& source, const std::string& destination);
 
-// The path that a command which makes one large file writes to: DST, or what it is a link to.
-// Throws jobs::UsageError if a file is there already and --force was not given, and if what is
-// there is no regular file.
-std::string destination(const po::variables_map& values);
+// The path that a command which makes one file writes to: DST, or the option `name`, or what that
+// is a link to. Throws jobs::UsageError if a file is there already and --force was not given, and
+// if what is there is no regular file.
+std::string destination(const po::variables_map& values, const char* name = "DST");
 
 // "4G", "512M", "1.5GiB", "1000000": bytes; suffixes are powers of 1024. Throws jobs::UsageError.
 std::uint64_t parse_bytes(const std::string& option, const std::string& text);
+// "1,8,32": numbers from 1 to 65536. Throws jobs::UsageError.
+std::vector<std::uint32_t> parse_counts(const std::string& option, const std::string& text);
 // "f32", "bf16", "f16"; "auto" is empty. Throws jobs::UsageError.
 std::optional<io::DType> parse_dtype_option(const std::string& option, const std::string& text);
 

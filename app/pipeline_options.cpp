@@ -47,6 +47,9 @@ void add_pipeline_options(OptionParser& parser, Replicas replicas) {
            "ranks; "
            "(auto: ranks / --stages, 1 if neither is given)");
   }
+  layout("layers", po::value<std::string>()->value_name("N,N,..."),
+         "layers of each stage (default: cut so that the slowest stage is as fast as it can be, by "
+         "what bench --calibrate measured, else by weights and arithmetic)");
   layout("link", po::value<std::string>()->default_value("auto"),
          "how activations travel: local between threads of one process, mpi between ranks (between "
          "GPUs by way of host memory), nccl between GPUs, auto");
@@ -118,6 +121,11 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   } else if (device != "auto") {
     throw jobs::UsageError(
         fmt::format("--device '{}' is not known: auto, cpu, cuda, virtual", device));
+  }
+  if (values.count("layers") > 0) {
+    for (const std::int64_t layers : parse_counts("--layers", values["layers"].as<std::string>())) {
+      choice.layers.push_back(layers);
+    }
   }
   if (const auto spec = given<std::string>(values, "virtual")) {
     choice.machine = jobs::parse_virtual_machine(*spec);

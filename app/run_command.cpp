@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "app/commands.hpp"
+#include "app/dataset_options.hpp"
 #include "app/options.hpp"
 #include "app/pipeline_options.hpp"
 #include "jobs/run.hpp"
@@ -89,15 +90,7 @@ jobs::RunOptions run_options(const po::variables_map& values) {
   options.pipeline = pipeline_choice(values);
   options.input.path = required(values, "input", "the file of records, or - for standard input");
   options.output = required(values, "output", "the file for the answers");
-  const auto format = values["input-format"].as<std::string>();
-  if (format == "jsonl") {
-    options.input.format = io::InputFormat::jsonl;
-  } else if (format == "text") {
-    options.input.format = io::InputFormat::text;
-  } else if (format != "auto") {
-    throw jobs::UsageError(
-        fmt::format("--input-format '{}' is not known: jsonl, text, auto", format));
-  }
+  options.input.format = parse_input_format(values["input-format"].as<std::string>());
   options.generation = generation_options(values);
   options.input.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
   options.input.verify = is_on(values, "verify-input");

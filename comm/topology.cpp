@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <fstream>
 #include <memory>
 
 #include "comm/cpu_limits.hpp"
@@ -34,6 +35,25 @@ std::string host_name() {
   std::array<char, 256> name{};
   if (gethostname(name.data(), name.size() - 1) != 0) return "unknown";
   return name.data();
+}
+
+std::string cpu_name() {
+  // x86 has the first line, Arm the last two, both what tells processors of one name apart.
+  std::string name = "unknown";
+  std::string details;
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line) && !line.empty();) {
+    const std::size_t colon = line.find(':');
+    if (colon == std::string::npos || colon + 2 > line.size()) continue;
+    const std::string field = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+    const std::string value = line.substr(colon + 2);
+    if (field == "model name") name = value;
+    for (const char* detail : {"cpu family", "model", "CPU implementer", "CPU part"}) {
+      if (field == detail)
+        details += fmt::format("{}{} {}", details.empty() ? "" : ", ", field, value);
+    }
+  }
+  return details.empty() ? name : fmt::format("{} ({})", name, details);
 }
 
 CpuPlacement cpu_placement() {

@@ -17,6 +17,10 @@ std::string host_name();
 
 CpuPlacement cpu_placement();
 
+// What the first processor of this machine is, as the kernel tells it: "AMD EPYC (cpu family 26,
+// model 2)". The same on machines of one kind; "unknown" where the kernel tells nothing.
+std::string cpu_name();
+
 // Threads for one of `node_ranks` ranks on a node, if the user named none: the cores of its mask,
 // but no more than its share of the node, since ranks may have a mask in common. At least 1.
 int default_threads(const CpuPlacement& placement, int node_ranks);

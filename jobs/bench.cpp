@@ -96,6 +96,33 @@ std::vector<StageLedger> steady_ledger(const PipelineTotals& totals, const Stage
   return ledger;
 }
 
+// What the stages are cut for. Of batches: steps of the largest while it decodes, since this is
+// what the ledger is shown of.
+PipelineChoice cut_for(const BenchOptions& options, const Layout& layout) {
+  PipelineChoice choice = options.pipeline;
+  if (options.steady) {
+    choice.step = model::steady_step(PipelineOptions{}.max_sequences, options.prompt_tokens,
+                                     options.generated_tokens);
+    return choice;
+  }
+  const auto usual = static_cast<std::uint32_t>(layout.stages == 1 ? 1 : layout.stages + 1);
+  const std::uint32_t slots = choice.slots > 0 ? choice.slots : usual;
+  const std::uint32_t batch = *std::max_element(options.batches.begin(), options.batches.end());
+  choice.step = model::decode_step((batch + slots - 1) / slots,
+                                   options.prompt_tokens + options.generated_tokens / 2.0);
+  return choice;
+}
+
+StepTimes steady_step_times(const std::vector<StageLedger>& ledger, const BenchWorkload& decode,
+                            const StageSetup& setup, const BenchOptions& options) {
+  std::vector<LedgerTotals> totals;
+  for (const StageLedger& stage : ledger) totals.push_back(stage.totals);
+  // Each token of the steady time is a row of a sequence that is half way through its answer.
+  const auto work = model::decode_step(decode.steady_tokens(),
+                                       options.prompt_tokens + options.generated_tokens / 2.0);
+  return step_times(setup.cut, totals, work, decode.steady_steps());
+}
+
 // What the virtual devices are said to do.
 model::MachineLimits described_limits(const StageSetup& setup, const VirtualMachine& machine) {
   const auto devices = static_cast<double>(setup.reports.size());
@@ -150,6 +177,8 @@ json to_json(const BenchRow& row) {
           {"prefill_limit", row.prefill_limit},
           {"decode_tokens_per_s", row.decode_tokens_per_s},
           {"decode_limit", row.decode_limit},
+          {"decode_step_s", row.decode_step.measured_seconds},
+          {"decode_step_predicted_s", row.decode_step.predicted_seconds},
           {"decode_ledger", stages}};
 }
 
@@ -178,6 +207,11 @@ std::string format_device(const StageSetup& setup) {
       text += fmt::format("rank {}: {}, {}\n", stage.rank, stage.gpu, stage.gpu_uuid);
     }
   }
+  text += "stages cut " + setup.cut.source + "\n";
+  for (const StageReport& stage : setup.reports) {
+    text += fmt::format("stage {}: layers {}-{}, step {}\n", stage.stage, stage.layer_begin,
+                        stage.layer_end - 1, stage.predicted);
+  }
   if (setup.rehearsal.empty()) text += format_reads(setup.reports, setup.checkpoint.size_bytes());
   for (const std::string& edge : setup.links.edges) text += edge + "\n";
   for (const std::string& warning : setup.warnings) text += "warning: " + warning + "\n";
@@ -189,6 +223,8 @@ void print_results(const std::vector<BenchRow>& rows, const std::optional<Steady
                    const BenchOptions& options) {
   std::string text;
   if (options.json) {
+    std::vector<std::int64_t> layers;
+    for (const model::StageRange& range : setup.cut.ranges) layers.push_back(range.layers());
     json all = {
         {"version", options.version},
         {"checkpoint", options.pipeline.checkpoint},
@@ -198,6 +234,8 @@ void print_results(const std::vector<BenchRow>& rows, const std::optional<Steady
         {"dtype", io::to_string(setup.dtype)},
         {"numeric_class", setup.stage->numeric_class()},
         {"link", setup.links.name},
+        {"cut", setup.cut.source},
+        {"layers", layers},
         {"edges", setup.links.edges},
         {"prompt_tokens", options.prompt_tokens},
         {"generated_tokens", options.generated_tokens},
@@ -260,6 +298,8 @@ std::string format_bench(const std::vector<BenchRow>& rows, const model::Machine
   for (const BenchRow& row : rows) {
     text += fmt::format("\nsteady decode at batch {}:\n{}", row.batch,
                         format_ledger(row.decode_ledger, terminal_width()));
+    const std::string step = format_step_times(row.decode_step);
+    if (!step.empty()) text += "step: " + step + "\n";
   }
   return text;
 }
@@ -295,7 +335,7 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
       [&](comm::Endpoint& endpoint) {
         const StageDevice device =
             take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
-        StageSetup setup = set_up_stage(endpoint, world, layout, device, options.pipeline);
+        StageSetup setup = set_up_stage(endpoint, world, layout, device, cut_for(options, layout));
         agree_on_equal(endpoint, {{"--batch", options.batches},
                                   {"--prompt", options.prompt_tokens},
                                   {"--generate", options.generated_tokens},
@@ -330,6 +370,7 @@ int run_bench(const comm::World& world, const BenchOptions& options) {
           row.prefill_limit = prefill_limit(setup, machine, options, batch);
           row.decode_limit = decode_limit(setup, machine, options, batch);
           row.decode_ledger = steady_ledger(totals, setup);
+          row.decode_step = steady_step_times(row.decode_ledger, decode, setup, options);
           rows.push_back(std::move(row));
         }
         if (is_driver) print_results(rows, std::nullopt, machine, setup, options);

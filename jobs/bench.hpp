@@ -30,6 +30,7 @@ struct BenchRow {
   double prefill_limit = 0;        // tokens/s that the machine's own limits allow
   double decode_limit = 0;
   std::vector<StageLedger> decode_ledger;  // of the same time as decode_tokens_per_s
+  StepTimes decode_step;                   // of the same time
 };
 
 // Tokens/s that limits allow: arithmetic and memory each at their full measured rate, the slower

@@ -22,10 +22,15 @@ class BenchWorkload : public Workload {
   bool accept(std::uint64_t record, std::int32_t token) override;
   void reject(std::uint64_t record, const std::string& reason) override;  // throws
   bool mark_due() override;
-  void step_done(const std::vector<double>&) override {}
+  void step_done(const std::vector<double>&) override {
+    if (decoding_ == batch_ && !first_done_) ++steady_steps_;
+  }
 
   // Until the last sequence's first token.
   double prefill_seconds() const;
+  // Steps between the two marks.
+  std::uint64_t steady_steps() const { return steady_steps_; }
+  std::uint64_t steady_tokens() const { return steady_tokens_; }
   // Tokens a second between the two marks.
   double decode_tokens_per_second() const;
 
@@ -38,6 +43,7 @@ class BenchWorkload : public Workload {
   std::uint32_t decoding_ = 0;  // sequences with at least one token
   std::unordered_map<std::uint64_t, std::uint32_t> generated_;
   std::uint64_t steady_tokens_ = 0;
+  std::uint64_t steady_steps_ = 0;
   bool mark_ = false;
   std::function<Ledger::Time()> now_;
   Ledger::Time begin_{};

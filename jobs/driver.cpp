@@ -51,7 +51,8 @@ class Driver : private StepRunner {
   void record_read() override { endpoint_.control->beat(1); }
 
   // Tells everybody, computes the first stage's part.
-  void start(const model::StepPlan& plan, const model::StepShape&) override {
+  void start(const model::StepPlan& plan, const model::StepShape& shape) override {
+    totals_.work = totals_.work + shape;
     if (stages() > 1) {
       const auto sending = context_.scope(Share::communication);
       const std::vector<std::byte> message = plan_message(plan, context_.clock().control_arrival());

@@ -175,6 +175,7 @@ void GenerateJob::begin(const StageSetup& setup) {
   }
   shares_.clear();
   stages_ = setup.reports;
+  cut_ = setup.cut;
   slots_ = setup.options.slots;
   rehearsal_ = setup.rehearsal;
   for (const std::string& warning : setup.warnings) tell("warning: " + warning + "\n");

@@ -34,6 +34,9 @@ class GenerateJob {
   // All records were answered by earlier runs: no stage is needed to conclude().
   bool is_complete() const { return !before_.is_null() && finished_.size() == records(); }
 
+  // The steps that the stages are to be cut for.
+  model::StepShape expected_step() const;
+
   // Loading may take minutes; users want to see that it moves.
   void loading(std::uint64_t done, std::uint64_t total);
 
@@ -91,6 +94,7 @@ class GenerateJob {
   std::optional<Progress> progress_;
   std::optional<DrainClock> clock_;  // until the own part takes it
   std::vector<StageReport> stages_;  // of all replicas
+  std::optional<StageCut> cut_;
   std::uint32_t slots_ = 0;
   std::string rehearsal_;  // what of; empty for a real run
   Ledger::Time started_{};

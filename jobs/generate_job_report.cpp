@@ -31,6 +31,7 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.replicas = drivers_.replicas();
   h.stages = setup.reports;
+  h.more.emplace_back("stages", "cut " + setup.cut.source);
   if (!setup.rehearsal.empty()) {
     h.more.emplace_back("REHEARSAL",
                         "of " + setup.rehearsal + ": answers are made up, times are predictions");
@@ -76,6 +77,20 @@ const PipelineTotals& GenerateJob::slowest() const {
                             return a.totals.seconds < b.totals.seconds;
                           })
       ->totals;
+}
+
+// Of a long job, whose answers are as long as they may be. Text has some four bytes a token.
+model::StepShape GenerateJob::expected_step() const {
+  constexpr std::uint64_t kSequences = 64;  // of a slot
+  constexpr double kBytesPerToken = 4;
+  const ManifestInput& input = input_->description();
+  const RequestContext& context = own_.context();
+  const double longest = context.context_limit;
+  const double bytes = static_cast<double>(input.fingerprint.size_bytes) /
+                       static_cast<double>(std::max<std::uint64_t>(input.records, 1));
+  const double answer = std::min<double>(context.defaults.max_tokens, longest);
+  const double prompt = std::min(bytes / kBytesPerToken, longest);
+  return model::steady_step(kSequences, prompt, answer);
 }
 
 void GenerateJob::write_ledger(Ledger::Time now) const {
@@ -149,6 +164,10 @@ RunSummary GenerateJob::summary(Ledger::Time now) const {
   s.slots = slots_;
   s.steps = slowest().steps;
   s.stages = ledgers();
+  const PipelineTotals& own = drivers_.statuses()[0].totals;  // of the replica whose cut is known
+  std::vector<LedgerTotals> own_stages;
+  for (const StageTimes& stage : own.stages) own_stages.push_back(stage.totals);
+  s.step = step_times(*cut_, own_stages, own.work, own.steps);
   if (drivers_.replicas() == 1) return s;
   for (const ReplicaStatus& status : drivers_.statuses()) {
     s.replica_seconds.push_back(status.totals.seconds);

@@ -42,7 +42,8 @@ struct PipelineTotals {
   std::uint64_t prompt_tokens = 0;     // rows computed for prompts, evictions' repeats included
   std::uint64_t generated_tokens = 0;  // tokens sampled
   std::uint64_t evictions = 0;
-  double seconds = 0;  // by the driver's clock
+  double seconds = 0;     // by the driver's clock
+  model::StepShape work;  // of all steps together
   std::vector<StageTimes> stages;
 };
 

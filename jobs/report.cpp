@@ -218,6 +218,7 @@ std::string format_header(const RunHeader& header, int width) {
   table.add_column("layers");
   table.add_column("weights");
   table.add_column("KV");
+  table.add_column("step");
   table.add_column("read");
   for (const StageReport& stage : header.stages) {
     std::vector<std::string> cells = {std::to_string(stage.rank), stage.host,
@@ -226,7 +227,7 @@ std::string format_header(const RunHeader& header, int width) {
     cells.insert(cells.end(), {std::to_string(stage.stage),
                                fmt::format("{}-{}", stage.layer_begin, stage.layer_end - 1),
                                format_bytes(stage.weight_bytes), format_bytes(stage.kv_bytes),
-                               format_bytes(stage.bytes_read)});
+                               stage.predicted, format_bytes(stage.bytes_read)});
     table.add_row(cells);
   }
   return text + table.text(width) + format_gpus(header.stages, width);
@@ -268,6 +269,8 @@ std::string format_summary(const RunSummary& summary, int width) {
                                          per_second(summary.tokens_out, summary.seconds)));
   text += labelled("output", summary.output);
   text += replica_line(summary.replica_seconds);
+  const std::string step = format_step_times(summary.step);
+  if (!step.empty()) text += labelled("step", step);
   if (summary.stages.empty()) return text;
   PipelineLedger run{{}, summary.slots, summary.steps};
   for (const StageLedger& stage : summary.stages) {
@@ -275,6 +278,19 @@ std::string format_summary(const RunSummary& summary, int width) {
   }
   return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
          format_advice(run);
+}
+
+std::string format_step_times(const StepTimes& times) {
+  if (times.measured_seconds.empty()) return "";
+  const auto list = [](const std::vector<double>& seconds) {
+    std::string text;
+    for (const double s : seconds)
+      text += fmt::format("{}{:.2f}", text.empty() ? "" : " ", 1e3 * s);
+    return text;
+  };
+  std::string text = fmt::format("{} ms of computing on each stage", list(times.measured_seconds));
+  if (times.predicted_seconds.empty()) return text;
+  return text + fmt::format("; predicted {}", list(times.predicted_seconds));
 }
 
 std::string format_ledger(const std::vector<StageLedger>& stages, int width) {

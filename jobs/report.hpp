@@ -29,6 +29,7 @@ struct StageReport {
   std::string copy{};              // "found in DIR"; empty without --stage-dir
   std::string warning{};           // of the copy
   int replica = 0;
+  std::string predicted{};  // time of a step, "14.2 ms"; "96 %" of the slowest stage's
 };
 
 struct RunHeader {
@@ -68,6 +69,15 @@ struct StageLedger {
   int replica = 0;
 };
 
+// How long each stage computes for a step: the mean, and what was predicted for a step of the mean
+// shape; nothing where nothing was measured before.
+struct StepTimes {
+  std::vector<double> measured_seconds;
+  std::vector<double> predicted_seconds;
+};
+// "each stage's step, ms: 14.3 14.0; predicted 14.1 13.8"; empty where there was no step.
+std::string format_step_times(const StepTimes& times);
+
 struct RunSummary {
   std::uint64_t records_answered = 0;
   std::uint64_t records_failed = 0;
@@ -78,6 +88,7 @@ struct RunSummary {
   std::string output;                     // path
   std::vector<StageLedger> stages;        // of all replicas
   std::vector<double> replica_seconds{};  // of work, by the drivers' clocks; none: one replica
+  StepTimes step{};
   std::uint32_t slots = 1;
   std::uint64_t steps = 0;  // of the replica that took longest
   std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run

@@ -5,6 +5,7 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -14,6 +15,9 @@
 #include "jobs/drivers.hpp"
 #include "jobs/generate_job.hpp"
 #include "jobs/replica_job.hpp"
+#include "jobs/run_prediction.hpp"
+#include "jobs/stay_alive.hpp"
+#include "jobs/terminal.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -22,6 +26,15 @@ namespace {
 bool is_complete(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job) {
   const std::string mine = job && job->is_complete() ? "1" : "0";
   return endpoint.all().all_gather(mine, "what there is to do", endpoint.watchdog)[0] == "1";
+}
+
+// The steps that the stages are to be cut for; the same on all, since replicas are cut alike.
+model::StepShape expected_step(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job) {
+  const model::StepShape mine = job ? job->expected_step() : model::StepShape{};
+  const nlohmann::json text = {mine.rows, mine.sampled, mine.attended, mine.cached};
+  const auto first = nlohmann::json::parse(
+      endpoint.all().all_gather(text.dump(), "what steps to expect", endpoint.watchdog)[0]);
+  return {first.at(0), first.at(1), first.at(2), first.at(3)};
 }
 
 // Whether starting the same command again may go well: somebody died, or could not be heard.
@@ -81,11 +94,21 @@ class FlightLog {
 
 // `signals`: null for one that does not listen.
 PipelineTotals drive(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
-                     StopSignals* signals, ReplicaJob& work) {
+                     StopSignals* signals, ReplicaJob& work, Workload& workload) {
   FlightLog log(endpoint, options, signals, [&work] { work.hurry(); });
   work.set_room(setup.options);
-  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, work.workload(),
-                    log.recorder());
+  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload, log.recorder());
+}
+
+// Below the summary, of the first replica. A replay may take seconds.
+void tell_prediction(const StageSetup& setup, const RunOptions& options,
+                     const LengthRecorder& recorder, const PipelineTotals& totals,
+                     const Alive& alive) {
+  if (options.quiet) return;
+  std::optional<Prediction> prediction;
+  stay_alive(alive,
+             [&](const Alive&) { prediction = predict_run(setup, options.pipeline, recorder); });
+  if (prediction) print(format_predicted_run(*prediction, totals.seconds));
 }
 
 void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
@@ -99,7 +122,7 @@ void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options
 // The driver of a replica other than the first. The exit code is the first one's to say.
 int help(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
          StopSignals* signals, ReplicaJob& work, Drivers& drivers) {
-  const PipelineTotals totals = drive(endpoint, setup, options, signals, work);
+  const PipelineTotals totals = drive(endpoint, setup, options, signals, work, work.workload());
   stay_alive([&](std::uint64_t done) { endpoint.beat(done); },
              [&](const Alive&) { work.finish(); });
   drivers.tell(work.last_status(totals));
@@ -129,9 +152,11 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
   const auto loading = [&](std::uint64_t done, std::uint64_t total) {
     if (is_first) job->loading(done, total);
   };
-  StageSetup setup = is_driver ? set_up_stage(endpoint, world, layout, device, options.pipeline,
+  PipelineChoice choice = options.pipeline;
+  choice.step = expected_step(endpoint, job);
+  StageSetup setup = is_driver ? set_up_stage(endpoint, world, layout, device, choice,
                                               work->take_checkpoint(), loading)
-                               : set_up_stage(endpoint, world, layout, device, options.pipeline);
+                               : set_up_stage(endpoint, world, layout, device, choice);
   agree_on(endpoint, "beginning the job", [&] {
     if (is_first) job->begin(setup);
   });
@@ -154,7 +179,10 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     return help(endpoint, setup, options, is_own_process ? &signals : nullptr, *work, drivers);
   }
   return or_fail(*job, [&] {
-    const int code = job->finish(drive(endpoint, setup, options, &signals, *work));
+    LengthRecorder recorder(work->workload());
+    const PipelineTotals totals = drive(endpoint, setup, options, &signals, *work, recorder);
+    const int code = job->finish(totals);
+    tell_prediction(setup, options, recorder, totals, alive);
     drivers.end();
     drivers.dismiss_stages();
     return code;

@@ -11,6 +11,7 @@
 #include "jobs/stage_context.hpp"
 #include "jobs/stage_copy.hpp"
 #include "model/error.hpp"
+#include "model/gpu_sizes.hpp"
 #include "model/host_memory.hpp"
 #include "model/load_weights.hpp"
 
@@ -18,9 +19,6 @@ namespace penstock::jobs {
 namespace {
 
 using nlohmann::json;
-
-// Tokens of a sequence that the default cache has room for.
-constexpr std::uint64_t kUsualContext = 2048;
 
 json to_json(const StageReport& report) {
   return {{"rank", report.rank},
@@ -30,6 +28,7 @@ json to_json(const StageReport& report) {
           {"stage", report.stage},
           {"begin", report.layer_begin},
           {"end", report.layer_end},
+          {"predicted", report.predicted},
           {"weights", report.weight_bytes},
           {"kv", report.kv_bytes},
           {"read", report.bytes_read},
@@ -51,6 +50,7 @@ StageReport report_from(const json& j) {
   report.stage = j.at("stage");
   report.layer_begin = j.at("begin");
   report.layer_end = j.at("end");
+  report.predicted = j.at("predicted");
   report.weight_bytes = j.at("weights");
   report.kv_bytes = j.at("kv");
   report.bytes_read = j.at("read");
@@ -64,28 +64,9 @@ StageReport report_from(const json& j) {
   return report;
 }
 
-// f16 has more precision than bf16, so on a CPU, which has no f16, it is not thrown away unasked.
-io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
-  const bool gpu = device == DeviceKind::cuda || device == DeviceKind::virtual_device;
-  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
-  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
-  if (dtype == io::DType::f16 && !gpu) {
-    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
-  }
-  return dtype;
-}
-
 // What each of a node's ranks may still take. All must ask before any of them takes it.
 std::uint64_t memory_share(int node_ranks) {
   return model::available_memory_bytes() / static_cast<std::uint64_t>(node_ranks);
-}
-
-// What a stage may take for weights and activations; 0: all that its device has.
-std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
-  if (device.kind == DeviceKind::virtual_device) return 0;
-  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
-  if (device.sharers == 1) return 0;
-  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
 }
 
 // What a stage may take of its GPU for the KV cache. What kv_memory_bytes() leaves free for
@@ -145,10 +126,8 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
                     "block of {}: use more stages, or less --max-step-tokens",
                     own_memory, format_bytes(share), format_bytes(block_bytes)));
   }
-  const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
-  const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
-      std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
+      useful_kv_blocks(setup.options.slots, setup.options.max_sequences, setup.context_limit);
   // A device has nothing else to do; a node's memory also holds files and other programs.
   return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
                                    useful);
@@ -158,16 +137,10 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
 
-// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
-// all weights as well.
-constexpr std::uint32_t kCpuStepTokens = 512;
-constexpr std::uint32_t kGpuStepTokens = 2048;
-
 // The checkpoint, and what follows from it and the options. The same on all stages.
 struct Opened {
   std::optional<io::CheckpointReader> checkpoint;
   model::ModelConfig config;
-  std::vector<model::StageRange> ranges;
   model::StageOptions stage_options;
   PipelineOptions options;
   std::uint32_t context_limit = 0;
@@ -185,22 +158,24 @@ std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const Stage
                                device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
 }
 
-// The most that any replica needs, since all have equally many.
-std::uint32_t slots(const Opened& run, const PipelineChoice& choice, const Layout& layout) {
+// One for each stage and one more, so that a token's way back to the first stage is hidden; in a
+// rehearsal the most that any replica needs, since all have equally many.
+std::uint32_t slots(const Opened& run, const PipelineChoice& choice,
+                    const std::vector<model::StageRange>& ranges, const Layout& layout) {
   if (choice.slots > 0) return choice.slots;
-  if (run.ranges.size() == 1) return 1;
-  if (!choice.machine) return static_cast<std::uint32_t>(run.ranges.size()) + 1;
+  if (ranges.size() == 1) return 1;
+  if (!choice.machine) return static_cast<std::uint32_t>(ranges.size()) + 1;
   const auto row_bytes = static_cast<double>(run.config.hidden_size) *
                          static_cast<double>(io::size_of(run.stage_options.dtype));
   std::uint32_t most = 0;
   for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
-    most = std::max(most, slots_for(*choice.machine, *run.parts, run.ranges, first_rank, row_bytes,
+    most = std::max(most, slots_for(*choice.machine, *run.parts, ranges, first_rank, row_bytes,
                                     run.options.max_sequences));
   }
   return most;
 }
 
-Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const StageDevice& device,
+Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
                        const PipelineChoice& choice, int node_ranks,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
@@ -220,31 +195,68 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const Layout& layout, const Sta
     run.config = model::from_attributes(run.checkpoint->header().config);
     run.stage_options.memory_bytes = load_memory(device, node_ranks);
     run.stage_options.dtype = compute_dtype(choice, device.kind, run.checkpoint->header().dtype);
-    run.stage_options.kv_dtype = choice.kv_dtype.value_or(run.stage_options.dtype);
-    if (run.stage_options.kv_dtype == io::DType::f16 && !gpu) {
-      throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
-    }
-    run.ranges = model::cut_stages(run.config, layout.stages, run.stage_options.dtype);
+    run.stage_options.kv_dtype = compute_kv_dtype(choice, device.kind, run.stage_options.dtype);
     run.context_limit = context_limit(run.config, choice);
     run.options.max_step_tokens = choice.max_step_tokens > 0 ? choice.max_step_tokens
                                   : gpu                      ? kGpuStepTokens
                                                              : kCpuStepTokens;
     run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
     run.parts = part_costs(run, device, choice);
-    run.options.slots = slots(run, choice, layout);
     if (choice.machine) run.machine = figures(*choice.machine);
   });
 
   agree_on_equal(endpoint, {{"the checkpoint's digest", run.checkpoint->digest()},
                             {"--dtype", io::to_string(run.stage_options.dtype)},
                             {"--kv-dtype", io::to_string(run.stage_options.kv_dtype)},
-                            {"--slots", run.options.slots},
+                            {"--slots", choice.slots},
                             {"--max-step-tokens", run.options.max_step_tokens},
                             {"--max-context", run.context_limit},
+                            {"--layers", choice.layers},
                             {"--virtual", run.machine},
                             {"--virtual-realtime", choice.realtime},
                             {"--watchdog-seconds", choice.watchdog.count()}});
   return run;
+}
+
+// What this rank has for weights and KV cache, less what the largest step's activations take.
+std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice, const Opened& run,
+                         int stages) {
+  std::uint64_t memory = run.stage_options.memory_bytes;
+  if (choice.machine) {
+    memory = choice.machine->device.memory_bytes;
+    memory -= std::min(memory, model::gpu_reserve_bytes(memory));
+  } else if (memory == 0) {
+    memory = comm::device::gpu_memory().free_bytes;
+  }
+  // On a GPU there are buffers for every slot from the start.
+  const int buffered = device.kind == DeviceKind::cpu ? 0 : stages + 1;
+  const std::uint64_t left = memory_beside_steps(memory, run.config, run.stage_options.dtype,
+                                                 run.options.max_step_tokens, buffered);
+  return left - std::min(left, choice.kv_memory);
+}
+
+StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
+                    const PipelineChoice& choice, const Opened& run, const RankPlace& place) {
+  CutInput mine;
+  agree_on(endpoint, "looking at the machine", [&] {
+    mine.config = run.config;
+    mine.dtype = run.stage_options.dtype;
+    mine.kv_dtype = run.stage_options.kv_dtype;
+    mine.memory_bytes = cut_memory(device, choice, run, endpoint.control->size());
+    // One sequence of any length; --kv-memory is set aside already.
+    mine.kv_tokens = choice.kv_memory > 0 ? 0 : run.context_limit;
+    mine.layers = choice.layers;
+    mine.step = choice.step;
+    mine.modelled = run.parts;
+    if (choice.machine) {
+      mine.described = choice.machine->text;
+    } else {
+      mine.key = calibration_key(device, place, place.threads(choice), run.config, mine.dtype,
+                                 mine.kv_dtype);
+      mine.calibration = model::calibration_path(choice.checkpoint);
+    }
+  });
+  return agree_on_cut(endpoint, mine);
 }
 
 // Arrivals in real time are times of one host's clock.
@@ -310,6 +322,65 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
 
 }  // namespace
 
+int RankPlace::threads(const PipelineChoice& choice) const {
+  return choice.threads > 0 ? choice.threads : comm::default_threads(cpus, node_ranks);
+}
+
+RankPlace place_of(const comm::World& world, const Layout& layout) {
+  RankPlace place{comm::cpu_placement(), world.node_size()};
+  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
+    place.node_ranks = layout.stages;
+    place.cpus.node_cpus = std::min(place.cpus.node_cpus, place.cpus.allowed_cpus);
+  }
+  return place;
+}
+
+io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
+  const bool gpu = device == DeviceKind::cuda || device == DeviceKind::virtual_device;
+  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
+  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
+  if (dtype == io::DType::f16 && !gpu) {
+    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
+  }
+  return dtype;
+}
+
+io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype) {
+  const io::DType kv_dtype = choice.kv_dtype.value_or(dtype);
+  if (kv_dtype == io::DType::f16 && device == DeviceKind::cpu) {
+    throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
+  }
+  return kv_dtype;
+}
+
+std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
+  if (device.kind == DeviceKind::virtual_device) return 0;
+  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
+  if (device.sharers == 1) return 0;
+  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
+}
+
+model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace& place,
+                                      int threads, const model::ModelConfig& config,
+                                      io::DType dtype, io::DType kv_dtype) {
+  model::CalibrationKey key;
+  if (device.kind == DeviceKind::cuda) {
+    key.device = device.gpu.name;
+    key.numeric_class = fmt::format("compute capability {}.{}", device.gpu.major, device.gpu.minor);
+    key.threads = 0;
+    key.sharers = device.sharers;
+  } else {
+    key.device = comm::cpu_name();
+    key.numeric_class = model::cpu_numeric_class();
+    key.threads = threads;
+    key.sharers = place.node_ranks;
+  }
+  key.dtype = io::to_string(dtype);
+  key.kv_dtype = io::to_string(kv_dtype);
+  key.network = model::describe_parts(config);
+  return key;
+}
+
 void check_choice(const PipelineChoice& choice) {
   if (choice.device != DeviceKind::virtual_device) {
     if (choice.machine) throw UsageError("--virtual describes the devices of --device virtual");
@@ -322,6 +393,25 @@ void check_choice(const PipelineChoice& choice) {
   if (!choice.stage_dir.empty()) {
     throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
   }
+}
+
+std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& c,
+                                  io::DType dtype, std::uint32_t max_step_tokens,
+                                  int buffered_steps) {
+  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
+  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
+                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+  const auto between = static_cast<std::uint64_t>(2 * buffered_steps * c.hidden_size);
+  const std::uint64_t bytes = max_step_tokens * (width + between) * io::size_of(dtype);
+  return memory_bytes - std::min(memory_bytes, bytes);
+}
+
+std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
+                               std::uint32_t context_limit) {
+  constexpr std::uint64_t kUsualContext = 2048;
+  const std::uint64_t sequences = std::uint64_t{slots} * max_sequences;
+  const std::uint64_t tokens = std::min<std::uint64_t>(context_limit, kUsualContext);
+  return std::max(sequences * tokens, std::uint64_t{context_limit}) / model::kKvBlockTokens + 1;
 }
 
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
@@ -337,30 +427,28 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   const bool gpu = device.kind == DeviceKind::cuda;
   const bool rehearsed = device.kind == DeviceKind::virtual_device;
   const int member = endpoint.control->member();
-  comm::CpuPlacement placement = comm::cpu_placement();
-  int node_ranks = world.node_size();
-  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    node_ranks = layout.ranks();
-    placement.node_cpus = std::min(placement.node_cpus, placement.allowed_cpus);
-  }
+  const RankPlace place = place_of(world, layout);
+  const comm::CpuPlacement& placement = place.cpus;
+  const int node_ranks = place.node_ranks;
 
   // Where threads are stages, each stands for a rank.
   const int rank = endpoint.all().member();
-  Opened run = open_checkpoint(endpoint, layout, device, choice, node_ranks, std::move(opened));
+  Opened run = open_checkpoint(endpoint, device, choice, node_ranks, std::move(opened));
+  StageCut cut = cut_stages(endpoint, device, choice, run, place);
+  run.options.slots = slots(run, choice, cut.ranges, layout);
   if (rehearsed) {
     run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
   }
   StageReport report;
-  const model::StageRange range = run.ranges[static_cast<std::size_t>(member)];
+  const model::StageRange range = cut.ranges[static_cast<std::size_t>(member)];
+  report.predicted = format_predicted(cut)[static_cast<std::size_t>(member)];
   report.rank = world.rank();
   report.host = placement.host;
   report.replica = endpoint.pipeline;
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
-  report.threads = choice.threads > 0 ? choice.threads
-                   : rehearsed        ? 1
-                                      : comm::default_threads(placement, node_ranks);
+  report.threads = rehearsed && choice.threads == 0 ? 1 : place.threads(choice);
   run.stage_options.threads = report.threads;
   run.stage_options.max_rows = run.options.max_step_tokens;
   run.stage_options.max_samples = run.options.max_sequences;
@@ -425,16 +513,6 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
     report.warning = copy->warning();
   }
 
-  // The slowest stage sets the pace; all are made of the same parts, so the model of each is cheap.
-  const auto cost_of_stage = [&](const model::StageRange& r) {
-    return model::StepCost(run.parts, r);
-  };
-  const auto slowest =
-      std::max_element(run.ranges.begin(), run.ranges.end(),
-                       [&](const model::StageRange& a, const model::StageRange& b) {
-                         const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
-                         return cost_of_stage(a).seconds(decode) < cost_of_stage(b).seconds(decode);
-                       });
   StageSetup setup{std::move(*run.checkpoint),
                    run.config,
                    run.stage_options.dtype,
@@ -442,9 +520,8 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    run.context_limit,
                    std::move(stage),
                    run.options,
-                   run.parts,
-                   run.ranges,
-                   cost_of_stage(*slowest),
+                   cut.slowest(),  // it sets the pace
+                   cut,
                    device,
                    std::move(links),
                    {},
@@ -452,6 +529,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    0,
                    rehearsed ? fmt::format("{} x {}", layout.ranks(), choice.machine->text) : ""};
   setup.warnings = setup.links.warnings;
+  setup.warnings.insert(setup.warnings.end(), cut.warnings.begin(), cut.warnings.end());
 
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();

@@ -115,6 +115,9 @@ class Stage {
   virtual std::string numeric_class() const = 0;
 };
 
+// numeric_class() of any CPU stage on this machine.
+std::string cpu_numeric_class();
+
 // Loads layers [range.begin, range.end) and nothing else. Throws io::FileError and ModelError; more
 // weights, activations and logits than there is memory for are refused before any is allocated.
 std::unique_ptr<Stage> make_cpu_stage(const io::CheckpointReader& checkpoint,

@@ -81,9 +81,7 @@ class CpuStage : public Stage {
   std::span<const float> logits() const override {
     return {logits_.as<float>(), sampled_.size() * size(config_.vocab_size)};
   }
-  std::string numeric_class() const override {
-    return fmt::format("cpu {} kernels-{}", factory_->numeric_class(), kernel_numeric_class());
-  }
+  std::string numeric_class() const override { return cpu_numeric_class(); }
 
  private:
   // A buffer of the step at hand and its size.
@@ -356,6 +354,11 @@ void CpuStage::forward(const StepPlan& plan, std::span<const std::byte> in,
 }
 
 }  // namespace
+
+std::string cpu_numeric_class() {
+  return fmt::format("cpu {} kernels-{}", make_linear_factory(Cpu{1})->numeric_class(),
+                     kernel_numeric_class());
+}
 
 std::unique_ptr<Stage> make_cpu_stage(const io::CheckpointReader& checkpoint,
                                       const ModelConfig& config, const StageRange& range,

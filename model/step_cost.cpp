@@ -1,5 +1,7 @@
 #include "model/step_cost.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace penstock::model {
@@ -57,6 +59,39 @@ StepShape shape_of(const StepPlan& plan) {
     shape.cached += sequence.position + rows;
   }
   return shape;
+}
+
+StepShape operator+(const StepShape& a, const StepShape& b) {
+  return {a.rows + b.rows, a.sampled + b.sampled, a.attended + b.attended, a.cached + b.cached};
+}
+
+StepShape mean_of(const StepShape& sum, std::uint64_t steps) {
+  const auto mean = [&](std::uint64_t value) {
+    return steps == 0 ? 0 : (value + steps / 2) / steps;
+  };
+  return {mean(sum.rows), mean(sum.sampled), mean(sum.attended), mean(sum.cached)};
+}
+
+StepShape decode_step(std::uint64_t sequences, double context) {
+  const auto positions =
+      static_cast<std::uint64_t>(std::llround(static_cast<double>(sequences) * (context + 1)));
+  return {sequences, sequences, positions, positions};
+}
+
+StepShape steady_step(std::uint64_t sequences, double prompt_tokens, double answer_tokens) {
+  const double answer = std::max(answer_tokens, 1.0);
+  StepShape shape = decode_step(sequences, prompt_tokens + answer / 2);
+  // Each of the sequences is replaced by a new one every `answer` steps.
+  const double prompts = static_cast<double>(sequences) / answer;
+  shape.rows += static_cast<std::uint64_t>(std::llround(prompts * prompt_tokens));
+  shape.attended +=
+      static_cast<std::uint64_t>(std::llround(prompts * prompt_tokens * (prompt_tokens + 1) / 2));
+  shape.cached += static_cast<std::uint64_t>(std::llround(prompts * prompt_tokens));
+  return shape;
+}
+
+PartSeconds part_seconds(const PartCost& parts, const StepShape& shape) {
+  return {parts.step(), parts.embedding(shape), parts.layer(shape), parts.head(shape)};
 }
 
 std::shared_ptr<const PartCost> cost_by_limits(const ModelConfig& config, io::DType dtype,

@@ -20,6 +20,16 @@ struct StepShape {
 };
 
 StepShape shape_of(const StepPlan& plan);
+StepShape operator+(const StepShape& a, const StepShape& b);
+// What each of `steps` steps has, that are `sum` together.
+StepShape mean_of(const StepShape& sum, std::uint64_t steps);
+
+// A step of decoding alone: `sequences` in one slot, each with `context` positions before it.
+StepShape decode_step(std::uint64_t sequences, double context);
+
+// The mean step of a long job: `sequences` of a slot decode, and as many tokens of new prompts are
+// computed as make up for the answers that end.
+StepShape steady_step(std::uint64_t sequences, double prompt_tokens, double answer_tokens);
 
 // Predicts how long the parts of one network take on one kind of device, in seconds. All layers
 // are alike. Immutable: any thread.
@@ -31,6 +41,9 @@ class PartCost {
   virtual double layer(const StepShape& shape) const = 0;
   virtual double head(const StepShape& shape) const = 0;  // final norm, LM head, sampling
 };
+
+// Of one step, for cut_stages().
+PartSeconds part_seconds(const PartCost& parts, const StepShape& shape);
 
 // By flops and bytes: weights and KV read once, products, attention. Arithmetic and memory are
 // added up, since the matrix library does not overlap them in decode.

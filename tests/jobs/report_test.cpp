@@ -197,6 +197,14 @@ TEST(Report, Summary) {
       "little is in flight; work on more records at a time, or try more --slots than 3\n");
 }
 
+TEST(Report, StepTimes) {
+  EXPECT_EQ(format_step_times({}), "");
+  EXPECT_EQ(format_step_times({{0.01234, 0.0125}, {}}),
+            "12.34 12.50 ms of computing on each stage");
+  EXPECT_EQ(format_step_times({{0.01234}, {0.0125}}),
+            "12.34 ms of computing on each stage; predicted 12.50");
+}
+
 TEST(Report, SummaryOfNothing) {
   RunSummary summary;
   summary.output = "out";

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <random>
 
 #include "model/error.hpp"
 #include "model/step_cost.hpp"
@@ -228,6 +229,184 @@ TEST(CutStages, FewerLayersThanStages) {
               ThrowsMessage<ModelError>(HasSubstr("2147483647 stages")));
   EXPECT_THROW(cut_stages(kSmolLm2, 0, io::DType::bf16), ModelError);
   EXPECT_THROW(cut_stages(kSmolLm2, -1, io::DType::bf16), ModelError);
+}
+
+// ---- ranks that differ
+
+double time_of(const StageRank& rank, std::int64_t layers, bool first, bool last) {
+  const PartSeconds& s = rank.seconds;
+  return s.step + static_cast<double>(layers) * s.layer + (first ? s.embedding : 0) +
+         (last ? s.head : 0);
+}
+
+bool fits(const StageRank& rank, const PartBytes& bytes, std::int64_t layers, bool first,
+          bool last) {
+  return static_cast<std::uint64_t>(layers) * bytes.layer + (first ? bytes.embedding : 0) +
+             (last ? bytes.head : 0) <=
+         rank.memory_bytes;
+}
+
+// The best of all ways, one by one: first by the slowest stage, then by the sum of squares.
+struct Tried {
+  double slowest = std::numeric_limits<double>::infinity();
+  double squares = std::numeric_limits<double>::infinity();
+};
+void try_all(std::span<const StageRank> ranks, const PartBytes& bytes, std::size_t stage,
+             std::int64_t left, double slowest, double squares, Tried& best) {
+  const bool last = stage + 1 == ranks.size();
+  for (std::int64_t count = last ? left : 1; count <= left; ++count) {
+    if (count < 1 || !fits(ranks[stage], bytes, count, stage == 0, last)) continue;
+    const double here = time_of(ranks[stage], count, stage == 0, last);
+    const double most = std::max(slowest, here);
+    const double sum = squares + here * here;
+    if (!last) {
+      try_all(ranks, bytes, stage + 1, left - count, most, sum, best);
+    } else if (most < best.slowest || (most == best.slowest && sum < best.squares)) {
+      best = {most, sum};
+    }
+  }
+}
+
+TEST(CutStages, RanksThatDifferByBruteForce) {
+  std::mt19937 random(7);
+  const auto pick = [&](int least, int most) {
+    return std::uniform_int_distribution<int>(least, most)(random);
+  };
+  int impossible = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const int layers = pick(1, 10);
+    std::vector<StageRank> ranks(static_cast<std::size_t>(pick(1, std::min(layers, 5))));
+    // Whole numbers, so that sums are exact.
+    for (StageRank& rank : ranks) {
+      rank.seconds = {1.0 * pick(0, 3), 1.0 * pick(0, 5), 1.0 * pick(1, 9), 1.0 * pick(0, 40)};
+      if (pick(0, 3) > 0) rank.memory_bytes = static_cast<std::uint64_t>(pick(10, 80));
+    }
+    const PartBytes bytes{static_cast<std::uint64_t>(pick(0, 15)),
+                          static_cast<std::uint64_t>(pick(1, 12)),
+                          static_cast<std::uint64_t>(pick(0, 15))};
+    SCOPED_TRACE(round);
+    Tried best;
+    try_all(ranks, bytes, 0, layers, 0, 0, best);
+    if (best.slowest == std::numeric_limits<double>::infinity()) {
+      ++impossible;
+      EXPECT_THROW(cut_stages(layers, ranks, bytes), ModelError);
+      continue;
+    }
+    const auto cut = cut_stages(layers, ranks, bytes);
+    expect_whole(cut, static_cast<int>(ranks.size()), layers);
+    Tried ours{0, 0};
+    for (std::size_t i = 0; i < cut.size(); ++i) {
+      const bool last = i + 1 == cut.size();
+      EXPECT_TRUE(fits(ranks[i], bytes, cut[i].layers(), i == 0, last)) << "stage " << i;
+      const double time = time_of(ranks[i], cut[i].layers(), i == 0, last);
+      ours = {std::max(ours.slowest, time), ours.squares + time * time};
+    }
+    EXPECT_EQ(ours.slowest, best.slowest);
+    EXPECT_EQ(ours.squares, best.squares);
+  }
+  EXPECT_GT(impossible, 100);
+  EXPECT_LT(impossible, 1500);
+}
+
+// A device of twice the speed takes two layers of three; a small one no more than it holds.
+TEST(CutStages, SpeedAndMemoryByHand) {
+  using testing::ElementsAre;
+  StageRank slow;
+  slow.seconds.layer = 2;
+  StageRank fast;
+  fast.seconds.layer = 1;
+  const PartBytes bytes{0, 10, 0};
+  EXPECT_THAT(layers_of(cut_stages(12, std::vector{slow, fast}, bytes)), ElementsAre(4, 8));
+  EXPECT_THAT(layers_of(cut_stages(12, std::vector{fast, slow}, bytes)), ElementsAre(8, 4));
+  fast.memory_bytes = 69;
+  EXPECT_THAT(layers_of(cut_stages(12, std::vector{slow, fast}, bytes)), ElementsAre(6, 6));
+  // The slowest is the first one, however the others are cut: they are evened out even so.
+  slow.seconds.layer = 100;
+  slow.memory_bytes = 10;
+  fast.memory_bytes = 1000;
+  EXPECT_THAT(layers_of(cut_stages(10, std::vector{slow, fast, fast, fast}, bytes)),
+              ElementsAre(1, 3, 3, 3));
+}
+
+TEST(CutStages, SaysWhichMemoryIsMissing) {
+  StageRank rank;
+  rank.seconds.layer = 1;
+  rank.memory_bytes = 7'000'000'000;
+  const PartBytes bytes{1'000'000'000, 2'000'000'000, 4'000'000'000};
+  const auto cut = [&](std::int64_t layers, std::vector<StageRank> ranks) {
+    return [=] { cut_stages(layers, ranks, bytes); };
+  };
+  // 1 + 3 * 2 and 4 + 1 * 2.
+  EXPECT_EQ(cut_stages(4, std::vector{rank, rank}, bytes)[0].layers(), 3);
+  EXPECT_THAT(cut(6, {rank, rank}),
+              ThrowsMessage<ModelError>(
+                  AllOf(HasSubstr("for 4 of the 6 layers"), HasSubstr("stage 0 holds 3 in 7.00 GB"),
+                        HasSubstr("stage 1 holds 1 in 7.00 GB"),
+                        HasSubstr("2 layers of 2.00 GB, 4.00 GB, are missing"))));
+  StageRank small = rank;
+  small.memory_bytes = 5'500'000'000;
+  EXPECT_THAT(cut(4, {rank, small}),
+              ThrowsMessage<ModelError>(AllOf(HasSubstr("stage 1 has 5.50 GB"),
+                                              HasSubstr("the head takes 6.00 GB"),
+                                              HasSubstr("0.50 GB are missing"))));
+}
+
+// 2 * 3 heads of 64 in bf16: 768 bytes of cache a token and layer.
+TEST(CutStages, BytesOfSmolLm2) {
+  const PartBytes bytes = part_bytes(kSmolLm2, io::DType::bf16, io::DType::bf16, 1000);
+  EXPECT_EQ(bytes.layer, kLayerElements * 2 + 2 * kNorm * 4 + 768 * 1000);
+  EXPECT_EQ(bytes.embedding, kHeadElements * 2);
+  EXPECT_EQ(bytes.head, kHeadElements * 2 + kNorm * 4);
+  EXPECT_EQ(part_bytes(kSmolLm2, io::DType::bf16, io::DType::f32, 1000).layer - bytes.layer,
+            768u * 1000);
+}
+
+TEST(StagesOf, TakesWhatTheUserSaysAndChecksIt) {
+  const auto of = [](int stages, std::vector<std::int64_t> layers) {
+    return [=] { stages_of(kSmolLm2, stages, layers); };
+  };
+  const auto cut = stages_of(kSmolLm2, 3, std::vector<std::int64_t>{10, 19, 1});
+  expect_whole(cut, 3, 30);
+  EXPECT_THAT(layers_of(cut), testing::ElementsAre(10, 19, 1));
+  EXPECT_THAT(of(2, {10, 19, 1}), ThrowsMessage<ModelError>(HasSubstr("3 numbers, but")));
+  EXPECT_THAT(of(2, {10, 19}), ThrowsMessage<ModelError>(AllOf(HasSubstr("10,19 are 29"),
+                                                               HasSubstr("the model has 30"))));
+  EXPECT_THAT(of(2, {30, 0}), ThrowsMessage<ModelError>(HasSubstr("not 0")));
+  EXPECT_THAT(of(2, {31, -1}), ThrowsMessage<ModelError>(HasSubstr("1 to 30 layers, not 31")));
+}
+
+// ---- steps
+
+// 64 answers of 100 tokens end every 100 steps, so 0.64 prompts of 200 begin in each: 128 rows,
+// each behind 99.5 others and itself on average.
+TEST(StepShape, SteadyStepByHand) {
+  const StepShape step = steady_step(64, 200, 100);
+  EXPECT_EQ(step.rows, 64u + 128);
+  EXPECT_EQ(step.sampled, 64u);
+  EXPECT_EQ(step.attended, 64u * 251 + 12864);  // 0.64 * 200 * 201 / 2
+  EXPECT_EQ(step.cached, 64u * 251 + 128);
+  const StepShape decode = decode_step(8, 99);
+  EXPECT_EQ(decode.rows, 8u);
+  EXPECT_EQ(decode.sampled, 8u);
+  EXPECT_EQ(decode.attended, 800u);
+  EXPECT_EQ(decode.cached, 800u);
+}
+
+// A prompt's four tokens behind two others attend to 3 + 4 + 5 + 6; one that decodes to ten.
+TEST(StepShape, OfAPlanByHand) {
+  StepPlan plan;
+  plan.tokens.resize(5);
+  plan.sequences.push_back({0, 0, 4, 2, 0, 1, false});
+  plan.sequences.push_back({1, 4, 1, 9, 1, 1, true});
+  const StepShape shape = shape_of(plan);
+  EXPECT_EQ(shape.rows, 5u);
+  EXPECT_EQ(shape.sampled, 1u);
+  EXPECT_EQ(shape.attended, 18u + 10);
+  EXPECT_EQ(shape.cached, 6u + 10);
+  const StepShape mean = mean_of(shape + shape + shape, 3);
+  EXPECT_EQ(mean.attended, 28u);
+  EXPECT_EQ(mean.cached, 16u);
+  EXPECT_EQ(mean_of(shape, 0).rows, 0u);
 }
 
 }  // namespace

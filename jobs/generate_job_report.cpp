@@ -69,7 +69,6 @@ model::StepShape GenerateJob::expected_step() const {
   return model::steady_step(kSequences, prompt, answer);
 }
 
-void GenerateJob::write_ledger(const PipelineTotals& totals) const {
   void GenerateJob::write_ledger(const PipelineTotals& totals, Ledger::Time now) const {
     const GenerateCounts& c = workload_->counts();
     PipelineLedger run{{}, slots_, totals.steps};

@@ -62,6 +62,8 @@ RunHeader sample_header() {
   header.more = {{"sampling", "greedy"}};
   header.stages = {{0, "n001", 16, 0, 0, 15, 142000000, 31000000, 142000001},
                    {1, "node-12", 16, 1, 15, 30, 127060552, 31000000, 127060553}};
+  header.stages[0].predicted = "14.2 ms";
+  header.stages[1].predicted = "9.0 ms";
   return header;
 }
 
@@ -75,9 +77,9 @@ TEST(Report, Header) {
             "output      out.jsonl\n"
             "schedule    3 slots, context 8,192 tokens, KV 65,536 tokens\n"
             "sampling    greedy\n"
-            "  rank  host     threads  stage  layers  weights       KV    read\n"
-            "     0  n001          16      0    0-14   142 MB  31.0 MB  142 MB\n"
-            "     1  node-12       16      1   15-29   127 MB  31.0 MB  127 MB\n");
+            "  rank  host     threads  stage  layers  weights       KV     step    read\n"
+            "     0  n001          16      0    0-14   142 MB  31.0 MB  14.2 ms  142 MB\n"
+            "     1  node-12       16      1   15-29   127 MB  31.0 MB   9.0 ms  127 MB\n");
 }
 
 TEST(Report, HeaderShowsGpusWithin80Columns) {

@@ -37,7 +37,7 @@ int bench_command(Invocation& invocation) {
   group("calibrate", flag(),
         "measure instead what embedding, layers and head take on each kind of machine that takes "
         "part, and keep it in CKPT.calibration.json, by which run and bench then cut the stages");
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::one);
   po::variables_map values;
   jobs::BenchOptions options;
   bool calibrate = false;

@@ -22,6 +22,8 @@ int convert_command(Invocation& invocation);
 int synth_command(Invocation& invocation);
 int inspect_command(Invocation& invocation);
 int tokenize_command(Invocation& invocation);
+int check_command(Invocation& invocation);
+int plan_command(Invocation& invocation);
 int run_command(Invocation& invocation);
 int bench_command(Invocation& invocation);
 

@@ -96,19 +96,19 @@ void refuse_same_file(const std::string& source, const std::string& destination)
   }
 }
 
-std::string destination(const po::variables_map& values) {
+std::string destination(const po::variables_map& values, const char* name) {
   namespace fs = std::filesystem;
-  const auto name = values["DST"].as<std::string>();
+  const auto path = values[name].as<std::string>();
   std::error_code error;
-  const fs::file_status there = fs::status(name, error);
-  if (fs::is_directory(there)) throw UsageError(name + ": is a folder; name a file in it");
+  const fs::file_status there = fs::status(path, error);
+  if (fs::is_directory(there)) throw UsageError(path + ": is a folder; name a file in it");
   if (fs::exists(there) && !fs::is_regular_file(there)) {
-    throw UsageError(name + ": is not a regular file; name a file to be made");
+    throw UsageError(path + ": is not a regular file; name a file to be made");
   }
   if (fs::exists(there) && !is_on(values, "force")) {
-    throw UsageError(name + ": exists already; --force replaces it");
+    throw UsageError(path + ": exists already; --force replaces it");
   }
-  return io::follow_links(name);
+  return io::follow_links(path);
 }
 
 std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name) {

@@ -41,10 +41,10 @@ bool asks_for_help(const std::vector<std::string>& arguments);
 // reads.
 void refuse_same_file(const std::string& source, const std::string& destination);
 
-// The path that a command which makes one large file writes to: DST, or what it is a link to.
-// Throws jobs::UsageError if a file is there already and --force was not given, and if what is
-// there is no regular file.
-std::string destination(const po::variables_map& values);
+// The path that a command which makes one file writes to: DST, or the option `name`, or what that
+// is a link to. Throws jobs::UsageError if a file is there already and --force was not given, and
+// if what is there is no regular file.
+std::string destination(const po::variables_map& values, const char* name = "DST");
 
 // "4G", "512M", "1.5GiB", "1000000": bytes; suffixes are powers of 1024. Throws jobs::UsageError.
 std::uint64_t parse_bytes(const std::string& option, const std::string& text);

@@ -37,10 +37,16 @@ std::uint32_t count(const po::variables_map& values, const char* name, std::int6
 
 }  // namespace
 
-void add_pipeline_options(OptionParser& parser) {
+void add_pipeline_options(OptionParser& parser, Replicas replicas) {
   auto layout = parser.group("Layout");
   layout("stages", po::value<std::int64_t>()->default_value(0, "auto"),
          "pipeline stages: one a rank under mpirun or srun; any number of threads in one process");
+  if (replicas == Replicas::any) {
+    layout("replicas", po::value<std::int64_t>()->default_value(0, "auto"),
+           "copies of the model that share the records, each a pipeline of --stages consecutive "
+           "ranks; "
+           "(auto: ranks / --stages, 1 if neither is given)");
+  }
   layout("layers", po::value<std::string>()->value_name("N,N,..."),
          "layers of each stage (default: cut so that the slowest stage is as fast as it can be, by "
          "what bench --calibrate measured, else by weights and arithmetic)");
@@ -126,6 +132,8 @@ jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {
   }
   choice.realtime = is_on(values, "virtual-realtime");
   choice.stages = static_cast<int>(count(values, "stages", 0));
+  choice.replicas =
+      values.count("replicas") == 0 ? 1 : static_cast<int>(count(values, "replicas", 0));
   choice.threads = static_cast<int>(count(values, "threads", 0, kMostThreads));
   choice.dtype = parse_dtype_option("--dtype", values["dtype"].as<std::string>());
   choice.kv_dtype = parse_dtype_option("--kv-dtype", values["kv-dtype"].as<std::string>());
@@ -155,11 +163,12 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
   const comm::World& world =
       invocation.world->emplace(invocation.argc, invocation.argv, kStartPatience * choice.watchdog);
   bool ok = true;
+  jobs::Layout layout;
   std::string text;
   try {
     if (wrong) std::rethrow_exception(wrong);
     // Ranks must agree that there is one.
-    const jobs::Layout layout = jobs::choose_layout(world, choice.link, choice.stages);
+    layout = jobs::choose_layout(world, choice.link, choice.stages, choice.replicas);
     jobs::check_device(choice.device, choice.link, layout);
   } catch (const std::exception& e) {
     ok = false;
@@ -167,7 +176,20 @@ bool read_on_all_ranks(Invocation& invocation, const jobs::PipelineChoice& choic
     // What rank 0 refuses, all do as a rule.
     if (world.rank() > 0) text += fmt::format(" (rank {}, host {})", world.rank(), world.host());
   }
-  comm::mpi_endpoint(world).control->agree(ok, text, "reading the options", choice.watchdog);
+  const comm::Endpoint endpoint = comm::mpi_endpoint(world);
+  endpoint.control->agree(ok, text, "reading the options", choice.watchdog);
+  // Ranks that differ here would not find each other.
+  const auto layouts = endpoint.control->all_gather(
+      fmt::format("{} replicas of {} stages", layout.replicas, layout.stages),
+      "comparing --replicas and --stages", choice.watchdog);
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::string& theirs = layouts[static_cast<std::size_t>(rank)];
+    if (theirs == layouts[0]) continue;
+    throw jobs::UsageError(
+        fmt::format("--replicas and --stages mean {} on rank 0, but {} on rank "
+                    "{}: give all ranks the same",
+                    layouts[0], theirs, rank));
+  }
   return true;
 }
 

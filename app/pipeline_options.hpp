@@ -9,7 +9,8 @@
 namespace penstock::app {
 
 // The options that run and bench share: layout, device, memory.
-void add_pipeline_options(OptionParser& parser);
+enum class Replicas { one, any };
+void add_pipeline_options(OptionParser& parser, Replicas replicas);
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values);
 
 // Starts MPI and has `read` take the options, on all ranks: if one of them cannot, say for a

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "app/commands.hpp"
+#include "app/dataset_options.hpp"
 #include "app/options.hpp"
 #include "app/pipeline_options.hpp"
 #include "jobs/run.hpp"
@@ -89,15 +90,7 @@ jobs::RunOptions run_options(const po::variables_map& values) {
   options.pipeline = pipeline_choice(values);
   options.input.path = required(values, "input", "the file of records, or - for standard input");
   options.output = required(values, "output", "the file for the answers");
-  const auto format = values["input-format"].as<std::string>();
-  if (format == "jsonl") {
-    options.input.format = io::InputFormat::jsonl;
-  } else if (format == "text") {
-    options.input.format = io::InputFormat::text;
-  } else if (format != "auto") {
-    throw jobs::UsageError(
-        fmt::format("--input-format '{}' is not known: jsonl, text, auto", format));
-  }
+  options.input.format = parse_input_format(values["input-format"].as<std::string>());
   options.generation = generation_options(values);
   options.input.limit = parse_unsigned(values, "limit").value_or(UINT64_MAX);
   options.input.verify = is_on(values, "verify-input");
@@ -123,7 +116,8 @@ int run_command(Invocation& invocation) {
   OptionParser parser(
       "penstock run CKPT --input D --output O [options]",
       "Answers every record of D and writes the answers to O, in the order of the input. Started\n"
-      "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n\n"
+      "by mpirun or srun, each rank holds one stage of the model; alone, one process holds all.\n"
+      "More ranks than --stages are replicas that share the records.\n\n"
       "D   JSONL: {\"prompt\": \"…\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]} "
       "or\n    {\"tokens\": [1, 2, 3]}, with an optional \"id\" and any of the answer options as\n"
       "    fields; or plain text, a prompt a line. .jsonl, .ndjson and .json are JSONL, .txt is\n"
@@ -162,7 +156,7 @@ int run_command(Invocation& invocation) {
   job("quiet", flag(), "only errors");
   job("verbose", flag(), "also how many bytes of the checkpoint each rank read");
   add_generation_options(parser);
-  add_pipeline_options(parser);
+  add_pipeline_options(parser, Replicas::any);
   po::variables_map values;
   jobs::RunOptions options;
   const auto read = [&] {

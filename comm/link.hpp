@@ -59,12 +59,30 @@ class LinkReceiver : public LinkEnd {
 inline constexpr std::chrono::seconds kDefaultWatchdog{120};
 
 // What one stage has of the transport: the control channel and the edges to its neighbours
-// (null at the ends of the pipeline), and how long it waits for signs of life.
+// (null at the ends of the pipeline), and how long it waits for signs of life. Where several equal
+// pipelines work side by side, there are two more channels.
 struct Endpoint {
-  std::unique_ptr<Control> control;
+  std::unique_ptr<Control> control;  // among the members of this pipeline
   std::unique_ptr<LinkReceiver> previous;
   std::unique_ptr<LinkSender> next;
   std::chrono::milliseconds watchdog = kDefaultWatchdog;
+
+  int pipeline = 0;
+  int pipelines = 1;
+  // Among the members of all pipelines, one pipeline's after the other's; null if there is one
+  // pipeline.
+  std::unique_ptr<Control> everyone;
+  // Among the first members of all pipelines; null on others, and if there is one pipeline.
+  std::unique_ptr<Control> firsts;
+
+  // For what all members of all pipelines do together.
+  Control& all() { return everyone ? *everyone : *control; }
+  // Control::beat() on all channels.
+  void beat(std::uint64_t done) {
+    for (Control* channel : {control.get(), everyone.get(), firsts.get()}) {
+      if (channel != nullptr) channel->beat(done);
+    }
+  }
 };
 
 // Aborts the links of an endpoint when an exception ends its scope. Belongs behind whatever owns

@@ -14,7 +14,7 @@ class LocalControl final : public Control {
 
   int member() const override { return member_; }
   int size() const override { return static_cast<int>(hub_->mailboxes.size()); }
-  std::string describe(int member) const override { return describe_thread(member); }
+  std::string describe(int member) const override { return hub_->describe(member); }
 
   void send(int to, std::span<const std::byte> bytes) override;
   std::optional<ControlMessage> try_receive() override;

@@ -51,11 +51,18 @@ struct LocalRound {
 };
 
 struct LocalHub {
-  explicit LocalHub(int stages)
+  // Member i is thread `first` + i * `stride` of the process.
+  explicit LocalHub(int stages, int first = 0, int stride = 1)
       : mailboxes(static_cast<std::size_t>(stages)),
         edges(static_cast<std::size_t>(stages - 1)),
         pulses(static_cast<std::size_t>(stages)),
-        left(static_cast<std::size_t>(stages), false) {}
+        left(static_cast<std::size_t>(stages), false),
+        first_thread(first),
+        thread_stride(stride) {}
+
+  std::string describe(int member) const {
+    return "thread " + std::to_string(first_thread + member * thread_stride);
+  }
 
   std::vector<LocalMailbox> mailboxes;  // [stages]
   std::vector<LocalEdge> edges;         // [stages - 1]; edge i goes from member i to i + 1
@@ -64,8 +71,9 @@ struct LocalHub {
   std::mutex mutex;                            // for all that follows
   std::map<std::uint64_t, LocalRound> rounds;  // by number; those not yet read by all
   std::vector<bool> left;                      // [stages]; endpoint destroyed
-};
 
-inline std::string describe_thread(int member) { return "thread " + std::to_string(member); }
+  const int first_thread;
+  const int thread_stride;
+};
 
 }  // namespace penstock::comm

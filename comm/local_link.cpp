@@ -37,8 +37,8 @@ bool LocalSender::done(Ticket ticket) {
 }
 
 void LocalSender::throw_receiver_left() const {
-  throw CommError(fmt::format("{} has left; {} cannot send to it", describe_thread(member_ + 1),
-                              describe_thread(member_)));
+  throw CommError(fmt::format("{} has left; {} cannot send to it", hub_->describe(member_ + 1),
+                              hub_->describe(member_)));
 }
 
 LocalReceiver::LocalReceiver(std::shared_ptr<LocalHub> hub, int member)
@@ -65,7 +65,7 @@ bool LocalReceiver::done(Ticket ticket) {
   const std::lock_guard lock(edge_.mutex);
   if (edge_.sender_left) {
     throw CommError(fmt::format("{} has left; {} waits for data from it",
-                                describe_thread(member_ - 1), describe_thread(member_)));
+                                hub_->describe(member_ - 1), hub_->describe(member_)));
   }
   return false;
 }
@@ -84,8 +84,8 @@ bool LocalReceiver::copy_next() {
     from = edge_.posted.front();
     if (from.size() != to.size()) {
       throw CommError(fmt::format("{} sent {} bytes where {} expects {}",
-                                  describe_thread(member_ - 1), from.size(),
-                                  describe_thread(member_), to.size()));
+                                  hub_->describe(member_ - 1), from.size(), hub_->describe(member_),
+                                  to.size()));
     }
     edge_.copying = true;
   }

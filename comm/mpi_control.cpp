@@ -1,7 +1,5 @@
 #include "comm/mpi_control.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -66,17 +64,14 @@ std::string_view as_text(const ControlMessage& message) {
 
 }  // namespace
 
-MpiControl::MpiControl(const World& world)
-    : member_(world.rank()),
-      messages_(world.communicator()),
-      collectives_(world.communicator()),
-      beats_(world.communicator()),
-      pulses_(world.size(), world.rank(), Clock::now()),
-      exceptions_(std::uncaught_exceptions()) {
-  for (int i = 0; i < world.size(); ++i) {
-    descriptions_.push_back(fmt::format("rank {}, host {}", i, world.host(i)));
-  }
-}
+MpiControl::MpiControl(const MpiGroup& group)
+    : member_(group.member),
+      descriptions_(group.names),
+      messages_(group.communicator),
+      collectives_(group.communicator),
+      beats_(group.communicator),
+      pulses_(static_cast<int>(group.names.size()), group.member, Clock::now()),
+      exceptions_(std::uncaught_exceptions()) {}
 
 std::string MpiControl::describe(int member) const {
   check_member(*this, member);

@@ -4,15 +4,16 @@
 #include <vector>
 
 #include "comm/control.hpp"
+#include "comm/mpi_communicator.hpp"
 #include "comm/mpi_messages.hpp"
 #include "comm/pulse_table.hpp"
-#include "comm/world.hpp"
 
 namespace penstock::comm {
 
 class MpiControl final : public Control {
  public:
-  explicit MpiControl(const World& world);
+  // Collective over the group.
+  explicit MpiControl(const MpiGroup& group);
   // Collective, unless an exception unwinds: takes in the last heartbeats, since MPI wants no
   // message left when it ends. Gives up after some seconds.
   ~MpiControl() override;

@@ -18,7 +18,9 @@ namespace penstock::io {
 // member, "xxh3": the XXH3-64 (16 hexadecimal digits) of the bytes before the member's comma. So
 // any JSON tool reads a journal, and a torn or damaged row is seen.
 //
-// The latest partial row of a record counts until there is a row of it.
+// The latest partial row of a record counts until there is a row of it. Where several journals have
+// one, since the record had several owners, that of the most tokens does: nothing says which is the
+// later one, and one answer's tokens are the same in all.
 
 // When rows go to the disk. The defaults are for jobs, others for tests.
 struct JournalLimits {

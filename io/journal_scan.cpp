@@ -3,11 +3,17 @@
 #include <fmt/format.h>
 
 #include <stdexcept>
+#include <unordered_map>
 #include <utility>
 
 #include "io/journal.hpp"
 
 namespace penstock::io {
+namespace {
+
+using Partial = std::unordered_map<std::uint64_t, std::vector<std::int32_t>>;
+
+}  // namespace
 
 RecordSet::RecordSet(std::uint64_t first, std::uint64_t end) : first_(first), end_(end) {
   if (end < first) {
@@ -38,17 +44,23 @@ JournalScan scan_journals(const std::vector<std::string>& journals, std::uint64_
   JournalRow row;
   for (const std::string& journal : journals) {
     JournalReader reader(journal);
+    Partial partial;  // of this journal
     while (reader.next(row)) {
       require_in_range(journal, row, first, end);
       if (row.partial) {
-        if (!scan.finished.contains(row.index)) scan.partial[row.index] = std::move(row.tokens);
+        if (!scan.finished.contains(row.index)) partial[row.index] = std::move(row.tokens);
       } else if (scan.finished.insert(row.index)) {
         ++scan.rows;
+        partial.erase(row.index);
         scan.partial.erase(row.index);
         if (on_row) on_row(row.row);
       } else {
         ++scan.duplicates;
       }
+    }
+    for (auto& [record, tokens] : partial) {
+      std::vector<std::int32_t>& longest = scan.partial[record];
+      if (tokens.size() > longest.size()) longest = std::move(tokens);
     }
     scan.damaged_lines += reader.damaged_lines();
   }

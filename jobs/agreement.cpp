@@ -17,19 +17,19 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
     body();
   } catch (const std::exception& e) {
     ok = false;
-    text = endpoint.control->size() == 1
+    text = endpoint.all().size() == 1
                ? std::string(e.what())
-               : fmt::format("{} (stage {}, {})", e.what(), endpoint.control->member(),
+               : fmt::format("{} ({}, {})", e.what(), stage_name(endpoint),
                              endpoint.control->describe(endpoint.control->member()));
   }
-  endpoint.control->agree(ok, text, what, endpoint.watchdog);
+  endpoint.all().agree(ok, text, what, endpoint.watchdog);
 }
 
 // Option files and copies of the checkpoint may differ from host to host.
 void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
   std::vector<nlohmann::json> all;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "comparing the options", endpoint.watchdog)) {
+       endpoint.all().all_gather(mine.dump(), "comparing the options", endpoint.watchdog)) {
     all.push_back(nlohmann::json::parse(text));
   }
   agree_on(endpoint, "comparing the options", [&] {

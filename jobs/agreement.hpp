@@ -6,7 +6,7 @@
 
 #include "comm/link.hpp"
 
-// What the stages of a pipeline do together before and after the work. Who does not come is named
+// What the stages of all replicas do together before and after the work. Who does not come is named
 // when its work has not moved (Control::beat) for endpoint.watchdog.
 namespace penstock::jobs {
 

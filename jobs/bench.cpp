@@ -329,7 +329,7 @@ std::string format_steady(const SteadyResult& result, const BenchOptions& option
 }
 
 int run_bench(const comm::World& world, const BenchOptions& options) {
-  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages, 1);
   return run_stages(
       world, layout,
       [&](comm::Endpoint& endpoint) {

@@ -362,7 +362,7 @@ int calibrate(comm::Endpoint& endpoint, const comm::World& world, const Layout& 
 }  // namespace
 
 int run_calibrate(const comm::World& world, const BenchOptions& options) {
-  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages, 1);
   return run_stages(
       world, layout,
       [&](comm::Endpoint& endpoint) { return calibrate(endpoint, world, layout, options); },

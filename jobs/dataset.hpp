@@ -35,6 +35,9 @@ class Dataset {
   Dataset(const io::IndexedInput& input, io::InputFormat format, const RequestBuilder& builder,
           RecordRange range, const io::RecordSet& finished, std::uint32_t window_records = 65536);
 
+  // Before the first item; where it is not known, windows begin with their longest records.
+  void set_room(const PipelineRoom& room) { order_.set_room(room); }
+
   // The next item, empty at the end.
   std::optional<DatasetItem> next();
 

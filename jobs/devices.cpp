@@ -30,10 +30,11 @@ std::vector<DeviceOffer> gather_offers(comm::Endpoint& endpoint,
   }
   std::vector<DeviceOffer> offers;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "looking for GPUs", kDeviceTimeout)) {
+       endpoint.all().all_gather(mine.dump(), "looking for GPUs", kDeviceTimeout)) {
     const json theirs = json::parse(text);
     DeviceOffer offer;
-    offer.name = endpoint.control->describe(static_cast<int>(offers.size()));
+    offer.name = endpoint.all().describe(static_cast<int>(offers.size()));
+    offer.replica = static_cast<int>(offers.size()) / endpoint.control->size();
     offer.visible.host = theirs.at("host");
     offer.visible.uuids = theirs.at("uuids").get<std::vector<std::string>>();
     offer.none = theirs.at("none");
@@ -57,7 +58,8 @@ std::string why_no_nccl(const std::vector<DeviceOffer>& offers,
       if (at(offers[i].visible.uuids, i) == at(offers[j].visible.uuids, j)) {
         return fmt::format("{} and {} share a GPU", offers[i].name, offers[j].name);
       }
-      if (j == i + 1 && at(offers[i].bus_ids, i) == at(offers[j].bus_ids, j)) {
+      const bool neighbours = j == i + 1 && offers[i].replica == offers[j].replica;
+      if (neighbours && at(offers[i].bus_ids, i) == at(offers[j].bus_ids, j)) {
         return fmt::format("{} and {} have MIG slices of one GPU", offers[i].name, offers[j].name);
       }
     }
@@ -91,11 +93,11 @@ void check_device(DeviceKind device, LinkKind link, const Layout& layout) {
         "--link nccl connects GPUs; the messages of virtual devices travel by --link mpi or local, "
         "and the links that they stand for are those of --virtual");
   }
-  if (device == DeviceKind::cuda && layout.link == LinkKind::local && layout.stages > 1) {
+  if (device == DeviceKind::cuda && layout.link == LinkKind::local && layout.ranks() > 1) {
     throw UsageError(fmt::format(
         "--device cuda with {} stages in one process: a process has one GPU and one stage on it; "
-        "start {} ranks with mpirun or srun, or leave --stages out",
-        layout.stages, layout.stages));
+        "start {} ranks with mpirun or srun, or leave --stages and --replicas out",
+        layout.ranks(), layout.ranks()));
   }
 }
 
@@ -133,7 +135,7 @@ StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind ask
   agree_on_equal(endpoint, {{"--device", to_string(asked)}, {"--link", to_string(asked_link)}});
   StageDevice device;
   DevicePlan plan;
-  const bool threads = layout.link == LinkKind::local && layout.stages > 1;
+  const bool threads = layout.link == LinkKind::local && layout.ranks() > 1;
   if (asked == DeviceKind::virtual_device) {
     device.kind = asked;
   } else if (asked != DeviceKind::cpu && !threads) {
@@ -145,14 +147,14 @@ StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind ask
     // A program without CUDA had no choice to tell of.
     if (survey.runtime_version > 0) device.note = plan.note;
     if (plan.kind == DeviceKind::cuda) {
-      const auto& choice = plan.gpus[static_cast<std::size_t>(endpoint.control->member())];
+      const auto& choice = plan.gpus[static_cast<std::size_t>(endpoint.all().member())];
       device.gpu = survey.gpus[static_cast<std::size_t>(choice.gpu)];
       device.sharers = choice.sharers;
     }
   } else if (asked == DeviceKind::automatic && !comm::device::survey_gpus().gpus.empty()) {
     device.note =
         fmt::format("{} stages in one process compute on its CPUs; for GPUs start a rank for each",
-                    layout.stages);
+                    layout.ranks());
   }
   device.link = choose_link(plan, asked_link, layout);
   if (asked_link == LinkKind::automatic) device.no_nccl = plan.no_nccl;

@@ -24,9 +24,10 @@ struct DeviceOffer {
   comm::device::VisibleGpus visible;
   std::string none;                    // why it has no GPU
   std::vector<std::string> bus_ids{};  // of the visible GPUs, in their order
+  int replica = 0;                     // that the rank belongs to
 };
 
-// The same on all ranks. The stages of a pipeline compute on devices of one kind, since answers
+// The same on all ranks. The stages of all replicas compute on devices of one kind, since answers
 // would else depend on the layout.
 struct DevicePlan {
   DeviceKind kind = DeviceKind::cpu;          // never automatic
@@ -50,7 +51,7 @@ struct StageDevice {
 };
 
 // Agrees on the devices and, on GPUs, makes this stage's the thread's current one. Collective over
-// the pipeline: all throw comm::AgreeError or UsageError if it fails anywhere.
+// all replicas: all throw comm::AgreeError or UsageError if it fails anywhere.
 StageDevice take_device(comm::Endpoint& endpoint, DeviceKind asked, LinkKind asked_link,
                         const Layout& layout);
 

@@ -104,6 +104,7 @@ class Driver : private StepRunner {
   }
 
   bool pump() {
+    workload_.poll();
     bool arrived = false;
     while (auto message = endpoint_.control->try_receive()) {
       arrived = true;

@@ -13,8 +13,6 @@
 #include "jobs/manifest.hpp"
 #include "jobs/stage_context.hpp"
 #include "jobs/terminal.hpp"
-#include "model/error.hpp"
-#include "model/text/tokenizer_files.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -77,11 +75,11 @@ bool says_done(const JobFolder& folder) {
 }
 
 // What earlier runs finished, and what of it counts as failed.
-EarlierWork read_journal(const std::string& path, const RecordRange& range, std::int64_t vocab_size,
-                         io::RecordSet& finished, const Alive& alive) {
+EarlierWork read_journals(const std::vector<std::string>& journals, const RecordRange& range,
+                          std::int64_t vocab_size, io::RecordSet& finished, const Alive& alive) {
   EarlierWork earlier;
   io::JournalScan scan =
-      io::scan_journals({path}, range.first, range.end, [&](std::string_view row) {
+      io::scan_journals(journals, range.first, range.end, [&](std::string_view row) {
         ++(is_error_row(row) ? earlier.failed : earlier.answered);
         alive(1);
       });
@@ -98,62 +96,43 @@ EarlierWork read_journal(const std::string& path, const RecordRange& range, std:
 
 }  // namespace
 
-GenerateJob::GenerateJob(const RunOptions& options, const StopSignals& signals, Alive alive)
-    : options_(options),
-      signals_(signals),
-      alive_(std::move(alive)),
-      progress_mode_(options.quiet ? ProgressMode::none
-                                   : resolve(options.progress, is_terminal())) {
+void GenerateJob::check_input(const RunOptions& options) {
   const std::string& input = options.input.path;
   if (input != "-" && !fs::exists(input)) {
     throw UsageError(input + ": there is no such input file");
   }
-  checkpoint_.emplace(options.pipeline.checkpoint);
-  const io::CheckpointReader& checkpoint = *checkpoint_;
-  const auto config = model::from_attributes(checkpoint.header().config);
-  const auto files = model::from_blobs(checkpoint.header().tokenizer);
-  try {
-    tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
-  } catch (const model::ModelError& error) {
-    throw io::FileError(options.pipeline.checkpoint, error.what());
-  }
-  chat_template_.emplace(files.chat_template);
-  context_.tokenizer = &*tokenizer_;
-  context_.chat_template = &*chat_template_;
-  context_.vocab_size = config.vocab_size;
-  context_.eos_token_ids = eos_token_ids(config, files.generation_config);
-  context_.defaults =
-      default_params(files.generation_config, options.generation, config.vocab_size);
-  context_.context_limit = context_limit(config, options.pipeline);
+}
 
-  refuse_output_that_is(options.output, "input", input);
+GenerateJob::GenerateJob(const RunOptions& options, ReplicaJob& own, Drivers& drivers, Alive alive)
+    : options_(options),
+      own_(own),
+      drivers_(drivers),
+      alive_(std::move(alive)),
+      progress_mode_(options.quiet ? ProgressMode::none
+                                   : resolve(options.progress, is_terminal())) {
+  refuse_output_that_is(options.output, "input", options.input.path);
   refuse_output_that_is(options.output, "checkpoint", options.pipeline.checkpoint);
   stay_alive(alive_, [&](const Alive& moved) { open_folder_and_input(moved); });
-  const nlohmann::json* before = before_.is_null() ? nullptr : &before_;
-  manifest_ = to_manifest(options.version, options.pipeline.checkpoint, checkpoint.digest(),
-                          input_->description(), context_.defaults, context_.context_limit);
+  const RequestContext& context = own_.context();
+  manifest_ = to_manifest(options.version, options.pipeline.checkpoint, own_.checkpoint().digest(),
+                          input_->description(), context.defaults, context.context_limit);
   const RecordRange range = input_->description().range;
   finished_ = io::RecordSet(range.first, range.end);
-  if (before != nullptr) {
-    // Known only when the stages are loaded.
-    manifest_["numeric_class"] = before_.value("numeric_class", nlohmann::json());
-    refuse_differences(*folder_, before_, manifest_);
-    if (fs::exists(journal())) {
-      earlier_ = read_journal(journal(), range, context_.vocab_size, finished_, alive_);
-      begun_before_ = earlier_.partial.size();
-      if (earlier_.damaged_lines > 0) {
-        tell(fmt::format("{}: {} damaged rows; their records are answered again\n", journal(),
-                         earlier_.damaged_lines));
-      }
-    }
-    if (folder_->has_output() && !is_complete()) {
-      throw io::FileError(options.output,
-                          "is there, but its job is not finished: move it away, or start over with "
-                          "--fresh");
-    }
+  if (before_.is_null()) return;
+  // Known only when the stages are loaded.
+  manifest_["numeric_class"] = before_.value("numeric_class", nlohmann::json());
+  refuse_differences(*folder_, before_, manifest_);
+  earlier_ = read_journals(folder_->journals(), range, context.vocab_size, finished_, alive_);
+  begun_before_ = earlier_.partial.size();
+  if (earlier_.damaged_lines > 0) {
+    tell(fmt::format("{}: {} damaged rows in its journals; their records are answered again\n",
+                     folder_->path(), earlier_.damaged_lines));
   }
-  builder_.emplace(context_);
-  dataset_.emplace(input_->records(), input_->description().format, *builder_, range, finished_);
+  if (folder_->has_output() && !is_complete()) {
+    throw io::FileError(options.output,
+                        "is there, but its job is not finished: move it away, or start over with "
+                        "--fresh");
+  }
 }
 
 void GenerateJob::open_folder_and_input(const Alive& moved) {
@@ -166,22 +145,35 @@ void GenerateJob::open_folder_and_input(const Alive& moved) {
       [this](std::string_view text) { tell(text); }, moved);
 }
 
-void GenerateJob::go_on() {
+// Takes over the folder and gives each replica its share.
+void GenerateJob::go_on(int replicas) {
   folder_->begin();
   folder_->write_json("manifest.json", manifest_);
-  journal_.emplace(journal());
-  workload_.emplace(
-      *dataset_, *tokenizer_, *journal_, std::move(earlier_),
-      GenerateHooks{[this](const std::vector<double>& busy) { step_done(busy); },
-                    [this](const std::function<double()>& needed) { return pace(needed); },
-                    [this](StopRequest request) { requested_ = std::max(requested_, request); }});
+  const ManifestInput& input = input_->description();
+  shares_ = split_job(input.range, finished_, std::move(earlier_), replicas);
+  for (std::size_t i = 1; i < shares_.size(); ++i) {
+    GenerateCounts& counts = drivers_.statuses()[i].counts;  // until it tells its own
+    for (const auto& [record, tokens] : shares_[i].earlier.partial) {
+      counts.partial_tokens += tokens.size();
+    }
+  }
+  own_.begin(input_->records(), input.format, std::move(shares_[0]), journal_of(folder_->path(), 0),
+             *std::move(clock_),
+             {[this] { before_step(); }, [this](std::string_view text) { tell(text); }});
   folder_->write_state(JobState::running, counts());
 }
 
 void GenerateJob::begin(const StageSetup& setup) {
   manifest_["numeric_class"] = numeric_class(setup);
   if (!before_.is_null()) refuse_differences(*folder_, before_, manifest_);
-  stay_alive(alive_, [this](const Alive&) { go_on(); });
+  stay_alive(alive_, [this](const Alive&) { go_on(drivers_.replicas()); });
+  for (int replica = 1; replica < drivers_.replicas(); ++replica) {
+    const ManifestInput& input = input_->description();
+    drivers_.send_share(
+        replica, {std::move(shares_[static_cast<std::size_t>(replica)]), input_->records().size(),
+                  input.format, manifest_.at("parameters")});
+  }
+  shares_.clear();
   stages_ = setup.reports;
   cut_ = setup.cut;
   slots_ = setup.options.slots;
@@ -206,46 +198,15 @@ void GenerateJob::loading(std::uint64_t done, std::uint64_t total) {
   next_loading_ = now + kLoadingInterval;
 }
 
-Pace GenerateJob::pace(const std::function<double()>& needed_seconds) {
+void GenerateJob::before_step() {
   if (folder_->lost()) {
-    journal_->abandon();
+    own_.abandon();
     throw io::FileError(folder_->path(),
                         "was taken over by another job while this one was stopped; it writes "
                         "nothing more");
   }
   keep_state();
-  const StopRequest request = std::max(signals_.request(), requested_);
-  if (request == StopRequest::none && !clock_->end()) return Pace::admit;
-  if (request >= StopRequest::terminate && !partial_kept_) {
-    partial_kept_ = true;  // the end may come at any moment
-    workload_->journal_partial();
-    journal_->hurry();
-  }
-  // What records need in a rehearsal is not the time that limits are about.
-  const bool rehearsed = options_.pipeline.machine && !options_.pipeline.realtime;
-  const std::chrono::duration<double> needed(rehearsed ? 0.0 : needed_seconds());
-  const Pace now = clock_->pace(Clock::now(), request,
-                                std::chrono::duration_cast<std::chrono::nanoseconds>(needed));
-  if (now > told_pace_) tell_drain(now);
-  told_pace_ = std::max(told_pace_, now);
-  return now;
 }
-
-void GenerateJob::tell_drain(Pace pace) {
-  switch (pace) {
-    case Pace::admit:
-      break;
-    case Pace::drain:
-      tell(fmt::format("{}: no more records are begun; those under way go on while there is time\n",
-                       clock_->reason()));
-      break;
-    case Pace::stop:
-      tell(fmt::format("{}: answers under way are kept as they are\n", clock_->reason()));
-      break;
-  }
-}
-
-void GenerateJob::step_done(const std::vector<double>& busy) { busy_ = busy; }
 
 void GenerateJob::keep_state() {
   const Ledger::Time now = steady_now();
@@ -264,21 +225,23 @@ void GenerateJob::wait_for_state() {
 }
 
 int GenerateJob::finish(const PipelineTotals& totals) {
+  own_.sync();
+  drivers_.wait_for_others([this] { before_step(); });
   const Ledger::Time now = steady_now();
+  drivers_.statuses()[0] = own_.last_status(totals);
   progress_->finish(progress_counts(), now);
   int code = 0;
   stay_alive(alive_, [&](const Alive& moved) {
     wait_for_state();
-    workload_->journal_partial();
-    journal_->sync();
-    write_ledger(totals, now);
+    own_.finish();
+    write_ledger(now);
     if (counts().left == 0) {
       code = merge(moved);
     } else {
       folder_->write_state(JobState::again, counts());
     }
   });
-  if (!options_.quiet) print(format_summary(summary(totals, now), terminal_width()));
+  if (!options_.quiet) print(format_summary(summary(now), terminal_width()));
   if (counts().left > 0) return say_what_is_left(now);
   print_failures();
   return code;
@@ -286,7 +249,7 @@ int GenerateJob::finish(const PipelineTotals& totals) {
 
 int GenerateJob::conclude() {
   const bool was_done = says_done(*folder_);
-  stay_alive(alive_, [this](const Alive&) { go_on(); });
+  stay_alive(alive_, [this](const Alive&) { go_on(1); });
   const bool failed = counts().failed > 0;
   const bool written = was_done && folder_->has_output();
   const std::string done = records() == 0
@@ -317,7 +280,7 @@ int GenerateJob::merge(const Alive& moved) {
   }
   const RecordRange range = input_->description().range;
   io::merge_journals(
-      {journal()}, range.first, range.end, options_.output, folder_->path(),
+      folder_->journals(), range.first, range.end, options_.output, folder_->path(),
       [&moved](std::uint64_t) { moved(1); }, [this] { folder_->check_lock(); });
   const bool failed = counts().failed > 0;
   folder_->write_state(failed ? JobState::errors : JobState::done, counts());
@@ -327,7 +290,7 @@ int GenerateJob::merge(const Alive& moved) {
 int GenerateJob::say_what_is_left(Ledger::Time now) {
   const JobCounts c = counts();
   const std::uint64_t finished = c.finished + c.failed - finished_before();
-  std::string text = fmt::format("stopped early ({}): {} of {} records are left", clock_->reason(),
+  std::string text = fmt::format("stopped early ({}): {} of {} records are left", reason(),
                                  format_grouped(c.left), format_grouped(records()));
   if (finished > 0) {
     const double seconds = std::chrono::duration<double>(now - started_).count();
@@ -344,10 +307,10 @@ int GenerateJob::say_what_is_left(Ledger::Time now) {
 }
 
 void GenerateJob::fail(bool restart_helps) noexcept {
-  if (!journal_ || !workload_ || folder_->lost()) return;
+  if (!own_.has_begun() || folder_->lost()) return;
   // The first cause is what the user needs to hear. A full disk may still take the small file.
   try {
-    journal_->sync();
+    own_.sync();
   } catch (...) {
   }
   try {
@@ -364,15 +327,47 @@ void GenerateJob::tell(std::string_view text) const {
   if (!options_.quiet) print(text);
 }
 
+// Why it stopped early: the replicas' clocks may differ.
+std::string GenerateJob::reason() const {
+  for (const ReplicaStatus& status : drivers_.statuses()) {
+    if (!status.reason.empty()) return status.reason;
+  }
+  return "";
+}
+
+ReplicaStatus GenerateJob::sum() const {
+  ReplicaStatus sum = own_.status();
+  sum.totals = drivers_.statuses()[0].totals;
+  for (std::size_t i = 1; i < drivers_.statuses().size(); ++i) {
+    const ReplicaStatus& status = drivers_.statuses()[i];
+    sum.counts.answered += status.counts.answered;
+    sum.counts.failed += status.counts.failed;
+    sum.counts.partial_tokens += status.counts.partial_tokens;
+    sum.tokens_in += status.tokens_in;
+    sum.tokens_out += status.tokens_out;
+    sum.totals.steps += status.totals.steps;
+    sum.totals.prompt_tokens += status.totals.prompt_tokens;
+    sum.totals.generated_tokens += status.totals.generated_tokens;
+    sum.totals.evictions += status.totals.evictions;
+    sum.busy.insert(sum.busy.end(), status.busy.begin(), status.busy.end());
+  }
+  return sum;
+}
+
 JobCounts GenerateJob::counts() const {
-  const GenerateCounts& c = workload_->counts();
+  const GenerateCounts c = sum().counts;
   return {c.answered, c.failed, records() - c.answered - c.failed, c.partial_tokens};
 }
 
 ProgressCounts GenerateJob::progress_counts() const {
-  const JobCounts c = counts();
-  return {c.finished + c.failed,   c.failed, records(),        workload_->tokens_in(),
-          workload_->tokens_out(), busy_,    finished_before()};
+  const ReplicaStatus all = sum();
+  return {all.counts.answered + all.counts.failed,
+          all.counts.failed,
+          records(),
+          all.tokens_in,
+          all.tokens_out,
+          all.busy,
+          finished_before()};
 }
 
 }  // namespace penstock::jobs

@@ -169,6 +169,10 @@ void GenerateWorkload::stop_requested(StopRequest request) {
   if (hooks_.stop_requested) hooks_.stop_requested(request);
 }
 
+void GenerateWorkload::poll() {
+  if (hooks_.poll) hooks_.poll();
+}
+
 void GenerateWorkload::step_done(const std::vector<double>& busy) {
   if (hooks_.step_done) hooks_.step_done(busy);
 }

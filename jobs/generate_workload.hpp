@@ -16,7 +16,7 @@
 
 namespace penstock::jobs {
 
-// Of the whole job, all its runs so far.
+// Of the records of one driver, or of all of them; all runs so far.
 struct GenerateCounts {
   std::uint64_t answered = 0;
   std::uint64_t failed = 0;
@@ -36,6 +36,7 @@ struct GenerateHooks {
   std::function<void(const std::vector<double>& busy)> step_done;
   std::function<Pace(const std::function<double()>& needed_seconds)> pace;
   std::function<void(StopRequest)> stop_requested;
+  std::function<void()> poll;
 };
 
 // --task generate: requests of a dataset, answers to the journal.
@@ -51,6 +52,7 @@ class GenerateWorkload : public Workload {
   void reject(std::uint64_t record, const std::string& reason) override;
   Pace pace(const std::function<double()>& needed_seconds) override;
   void stop_requested(StopRequest request) override;
+  void poll() override;
   void step_done(const std::vector<double>& busy) override;
 
   // Journals what the records in flight have so far, so that a later run goes on there.

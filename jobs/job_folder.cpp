@@ -203,6 +203,18 @@ std::string JobFolder::file(std::string_view name) const {
   return (fs::path(folder_) / name).string();
 }
 
+std::vector<std::string> JobFolder::journals() const {
+  std::vector<std::string> paths;
+  for (const fs::path& path : files_of(folder_)) {
+    const std::string name = path.filename().string();
+    if (is_own(name) && name.starts_with("journal-") && name.ends_with(".jsonl")) {
+      paths.push_back(path.string());
+    }
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
 void JobFolder::write_state(JobState state, const JobCounts& counts) const {
   write_json("state", {{"state", to_string(state)},
                        {"finished", counts.finished},

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "jobs/job_lock.hpp"
 
@@ -30,7 +31,7 @@ struct JobCounts {
 //   state          one JSON object, replaced atomically: state and counts
 //   manifest.json  what the answers depend on; without it the job never began
 //   index          where each record lies in the input
-//   journal-0000.jsonl  finished records
+//   journal-0000.jsonl  finished records, a file for each replica
 //   ledger.json    where each stage's time went
 //   input          a copy of standard input, if that is the input
 //   flight-0000.log  the last events of a rank, after a failure
@@ -61,6 +62,8 @@ class JobFolder {
 
   const std::string& path() const { return folder_; }
   std::string file(std::string_view name) const;
+  // The journals that are there, in the order of their numbers.
+  std::vector<std::string> journals() const;
   std::string new_file(std::string_view name) const { return file(std::string(name) + ".new"); }
 
   void write_state(JobState state, const JobCounts& counts) const;

@@ -36,7 +36,7 @@ std::span<const std::byte> content_of(std::span<const std::byte> message,
 }  // namespace
 
 MessageKind kind_of(std::span<const std::byte> message) {
-  if (message.empty() || message[0] > static_cast<std::byte>(MessageKind::stop_request)) {
+  if (message.empty() || message[0] > static_cast<std::byte>(MessageKind::all_over)) {
     throw comm::CommError("a control message of an unknown kind arrived");
   }
   return static_cast<MessageKind>(message[0]);

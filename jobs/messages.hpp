@@ -23,6 +23,7 @@ enum class MessageKind : std::uint8_t {
   status,        // stage → driver, now and then: its ledger so far
   stopped,       // stage → driver, its last message: its times
   stop_request,  // stage → driver: somebody wants the job to stop, and told this rank
+  all_over,      // driver → all: the other replicas are done, too
 };
 
 // Throws comm::CommError for an empty or unknown message.
@@ -45,7 +46,7 @@ std::vector<std::byte> tokens_message(std::uint64_t step, Ledger::Time arrival,
                                       std::span<const std::int32_t> ids);
 Tokens parse_tokens(std::span<const std::byte> message);
 
-std::vector<std::byte> signal_message(MessageKind kind);  // mark or stop
+std::vector<std::byte> signal_message(MessageKind kind);  // mark, stop or all_over
 std::vector<std::byte> stop_request_message(StopRequest request);
 StopRequest parse_stop_request(std::span<const std::byte> message);
 

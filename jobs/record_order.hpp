@@ -16,9 +16,18 @@ struct RecordFacts {
   std::uint32_t prefix_hash = 0;  // equal: the lines begin alike
 };
 
-// The order in which the records of a window are worked on: those first that are expected to be in
-// the pipeline longest, so that the short ones are left for its drain. Records with equal prefixes
-// stay together, a group placed by its longest record; ties are in input order.
+// How much of a window is in the pipeline at once.
+struct PipelineRoom {
+  std::uint64_t sequences = 0;  // that are computed at once, at most
+  std::uint64_t given = 0;      // records that are computed or wait for that, at most
+  std::uint64_t kv_tokens = 0;
+};
+
+// The order in which the records of a window are worked on. Where the KV memory has room for all
+// sequences: longest first. Where it has not, many long ones at once would fill it, and few rows
+// share each step: lengths are mixed then, as far as the long ones still end with the window.
+// Either way the short ones are left for the pipeline's drain. Records with equal prefixes stay
+// together, a group placed by its longest record.
 //
 // A record is in the pipeline for a round a token of its answer, and for a round a chunk of its
 // prompt. How long answers get is learnt as they come, by kind: groups of equal prefixes with many
@@ -28,6 +37,9 @@ struct RecordFacts {
 // Pure; the same calls give the same order. Not thread-safe. Memory is bounded by the window's.
 class RecordOrder {
  public:
+  // For the windows that begin from now on.
+  void set_room(const PipelineRoom& room) { room_ = room; }
+
   // Takes a window in hand, when the one before is through.
   void begin(const std::vector<RecordFacts>& window);
 
@@ -50,15 +62,22 @@ class RecordOrder {
     std::uint32_t end = 0;
     RecordKind kind = 0;
     const AnswerLengths::Seen* seen = nullptr;
+    double records = 0;     // all of them, also when they are given out
+    double line_bytes = 0;  // of all
+    double max_tokens = 0;
+    double place = 0;  // 0 to 1: where between its earliest and its latest begin
   };
   struct Ranked {
+    double begin = 0;            // work of the window that is to be given out before
     double time = 0;             // that its next record is expected to take
-    std::uint32_t position = 0;  // of the group's next record
+    std::uint32_t position = 0;  // of that record
     std::uint32_t group = 0;
   };
   static bool is_later(const Ranked& a, const Ranked& b);
+  void spread();
   void rank();
 
+  PipelineRoom room_;
   AnswerLengths lengths_;
   std::vector<Member> members_;  // group by group, in a group the longest first
   std::vector<Group> groups_;

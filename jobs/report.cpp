@@ -92,6 +92,41 @@ std::string per_second(std::uint64_t count, double seconds) {
   return seconds > 0 ? fmt::format(" ({:.1f}/s)", static_cast<double>(count) / seconds) : "";
 }
 
+// How evenly the replicas worked. Empty where there is one.
+std::string replica_line(const std::vector<double>& seconds) {
+  if (seconds.size() < 2) return "";
+  const auto [first, last] = std::minmax_element(seconds.begin(), seconds.end());
+  return labelled("replicas",
+                  fmt::format("{}; the slowest, replica {}, worked for {}, the quickest, replica "
+                              "{}, for {}",
+                              seconds.size(), last - seconds.begin(), format_duration(*last),
+                              first - seconds.begin(), format_duration(*first)));
+}
+
+// That decides how long the job takes.
+int slowest_replica(const RunSummary& summary) {
+  const auto& seconds = summary.replica_seconds;
+  return static_cast<int>(std::max_element(seconds.begin(), seconds.end()) - seconds.begin());
+}
+
+// The sum over replicas, stage by stage.
+std::vector<StageLedger> sum_by_stage(const std::vector<StageLedger>& all) {
+  std::vector<StageLedger> sums;
+  for (const StageLedger& one : all) {
+    const auto sum = std::find_if(sums.begin(), sums.end(), [&](const StageLedger& other) {
+      return other.stage == one.stage;
+    });
+    if (sum == sums.end()) {
+      sums.push_back(one);
+    } else {
+      for (std::size_t i = 0; i < kShares; ++i) {
+        sum->totals.seconds[i] += one.totals.seconds[i];
+      }
+    }
+  }
+  return sums;
+}
+
 // Until weights are where the device computes with them.
 std::string load_rate(const StageReport& stage) {
   if (!(stage.load_seconds > 0)) return "";
@@ -161,16 +196,24 @@ std::string format_header(const RunHeader& header, int width) {
   text += labelled("input", fmt::format("{}, {}, {} records", header.input, header.input_format,
                                         format_grouped(header.records)));
   text += labelled("output", header.output);
-  text += labelled("schedule",
-                   fmt::format("{} slot{}, context {} tokens, KV {} tokens", header.slots,
-                               header.slots == 1 ? "" : "s", format_grouped(header.context_limit),
-                               format_grouped(header.kv_tokens)));
+  const std::string replicas =
+      header.replicas == 1
+          ? ""
+          : fmt::format(
+                "{} replicas of {} stage{}, ", header.replicas,
+                header.stages.size() / static_cast<std::size_t>(header.replicas),
+                header.stages.size() == static_cast<std::size_t>(header.replicas) ? "" : "s");
+  text += labelled("schedule", fmt::format("{}{} slot{}, context {} tokens, KV {} tokens", replicas,
+                                           header.slots, header.slots == 1 ? "" : "s",
+                                           format_grouped(header.context_limit),
+                                           format_grouped(header.kv_tokens)));
   for (const auto& [label, value] : header.more) text += labelled(label, value);
 
   Table table;
   table.add_column("rank");
   table.add_column("host", true);
   table.add_column("threads");
+  if (header.replicas > 1) table.add_column("replica");
   table.add_column("stage");
   table.add_column("layers");
   table.add_column("weights");
@@ -178,20 +221,25 @@ std::string format_header(const RunHeader& header, int width) {
   table.add_column("step");
   table.add_column("read");
   for (const StageReport& stage : header.stages) {
-    table.add_row({std::to_string(stage.rank), stage.host, std::to_string(stage.threads),
-                   std::to_string(stage.stage),
-                   fmt::format("{}-{}", stage.layer_begin, stage.layer_end - 1),
-                   format_bytes(stage.weight_bytes), format_bytes(stage.kv_bytes), stage.predicted,
-                   format_bytes(stage.bytes_read)});
+    std::vector<std::string> cells = {std::to_string(stage.rank), stage.host,
+                                      std::to_string(stage.threads)};
+    if (header.replicas > 1) cells.push_back(std::to_string(stage.replica));
+    cells.insert(cells.end(), {std::to_string(stage.stage),
+                               fmt::format("{}-{}", stage.layer_begin, stage.layer_end - 1),
+                               format_bytes(stage.weight_bytes), format_bytes(stage.kv_bytes),
+                               stage.predicted, format_bytes(stage.bytes_read)});
+    table.add_row(cells);
   }
   return text + table.text(width) + format_gpus(header.stages, width);
 }
 
 std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes) {
+  const bool several = !stages.empty() && stages.back().replica > 0;
   std::string text;
   for (const StageReport& stage : stages) {
-    text += fmt::format("stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes{}{}\n",
-                        stage.stage, stage.rank, stage.host, format_grouped(stage.bytes_read),
+    text += fmt::format("{}stage {} (rank {}, host {}): read {} of the checkpoint's {} bytes{}{}\n",
+                        several ? fmt::format("replica {}, ", stage.replica) : "", stage.stage,
+                        stage.rank, stage.host, format_grouped(stage.bytes_read),
                         format_grouped(checkpoint_bytes),
                         stage.copy.empty() ? "" : ", " + stage.copy, load_rate(stage));
   }
@@ -220,11 +268,14 @@ std::string format_summary(const RunSummary& summary, int width) {
                                          format_grouped(summary.tokens_out),
                                          per_second(summary.tokens_out, summary.seconds)));
   text += labelled("output", summary.output);
+  text += replica_line(summary.replica_seconds);
   const std::string step = format_step_times(summary.step);
   if (!step.empty()) text += labelled("step", step);
   if (summary.stages.empty()) return text;
   PipelineLedger run{{}, summary.slots, summary.steps};
-  for (const StageLedger& stage : summary.stages) run.stages.push_back(stage.totals);
+  for (const StageLedger& stage : summary.stages) {
+    if (stage.replica == slowest_replica(summary)) run.stages.push_back(stage.totals);
+  }
   return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
          format_advice(run);
 }
@@ -243,9 +294,11 @@ std::string format_step_times(const StepTimes& times) {
 }
 
 std::string format_ledger(const std::vector<StageLedger>& stages, int width) {
+  const std::vector<StageLedger> rows = sum_by_stage(stages);
+  const bool several = rows.size() < stages.size();
   Table table;
   table.add_column("stage");
-  table.add_column("rank");
+  if (!several) table.add_column("rank");
   for (std::size_t i = 0; i < kShares; ++i) {
     std::string title(to_string(static_cast<Share>(i)));
     std::replace(title.begin(), title.end(), '_', ' ');
@@ -253,8 +306,9 @@ std::string format_ledger(const std::vector<StageLedger>& stages, int width) {
   }
   table.add_column("waits");
   table.add_column("total");
-  for (const StageLedger& stage : stages) {
-    std::vector<std::string> cells = {std::to_string(stage.stage), std::to_string(stage.rank)};
+  for (const StageLedger& stage : rows) {
+    std::vector<std::string> cells = {std::to_string(stage.stage)};
+    if (!several) cells.push_back(std::to_string(stage.rank));
     for (std::size_t i = 0; i < kShares; ++i) {
       cells.push_back(fmt::format("{:.1f}", 100.0 * stage.totals.fraction(static_cast<Share>(i))));
     }

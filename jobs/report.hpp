@@ -28,7 +28,8 @@ struct StageReport {
   std::uint64_t bytes_loaded = 0;  // in load_seconds, from the checkpoint or the copy
   std::string copy{};              // "found in DIR"; empty without --stage-dir
   std::string warning{};           // of the copy
-  std::string predicted{};         // time of a step, "14.2 ms"; "96 %" of the slowest stage's
+  int replica = 0;
+  std::string predicted{};  // time of a step, "14.2 ms"; "96 %" of the slowest stage's
 };
 
 struct RunHeader {
@@ -49,6 +50,7 @@ struct RunHeader {
   std::uint32_t slots = 0;
   std::uint32_t context_limit = 0;  // tokens
   std::uint64_t kv_tokens = 0;      // that the cache holds
+  int replicas = 1;
   std::vector<StageReport> stages;  // in rank order
   // Further lines, label and value: ("sampling", "greedy"), …
   std::vector<std::pair<std::string, std::string>> more;
@@ -64,6 +66,7 @@ struct StageLedger {
   int stage = 0;
   int rank = 0;
   LedgerTotals totals;
+  int replica = 0;
 };
 
 // How long each stage computes for a step: the mean, and what was predicted for a step of the mean
@@ -80,19 +83,21 @@ struct RunSummary {
   std::uint64_t records_failed = 0;
   std::uint64_t tokens_in = 0;
   std::uint64_t tokens_out = 0;
-  double seconds = 0;       // of the work, without loading
-  double load_seconds = 0;  // until the first step
-  std::string output;       // path
-  std::vector<StageLedger> stages;
-  StepTimes step;
+  double seconds = 0;                     // of the work, without loading
+  double load_seconds = 0;                // until the first step
+  std::string output;                     // path
+  std::vector<StageLedger> stages;        // of all replicas
+  std::vector<double> replica_seconds{};  // of work, by the drivers' clocks; none: one replica
+  StepTimes step{};
   std::uint32_t slots = 1;
-  std::uint64_t steps = 0;
+  std::uint64_t steps = 0;  // of the replica that took longest
   std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run
   double rehearsed_in = 0;  // real seconds
 };
 std::string format_summary(const RunSummary& summary, int width);
 
-// The ledger as a table: a row a stage, shares in percent of its wall time.
+// The ledger as a table: a row a stage, shares in percent of its wall time. Stages of several
+// replicas share a row, with the sum of their times.
 std::string format_ledger(const std::vector<StageLedger>& stages, int width);
 
 // "1.2 GB" (powers of ten), "1.36 B" parameters, "1:02:03", "12,345".

@@ -5,21 +5,36 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include "comm/error.hpp"
+#include "jobs/drivers.hpp"
 #include "jobs/generate_job.hpp"
+#include "jobs/replica_job.hpp"
+#include "jobs/run_prediction.hpp"
+#include "jobs/stay_alive.hpp"
+#include "jobs/terminal.hpp"
 
 namespace penstock::jobs {
 namespace {
 
-// Whether the driver's job needs no stages any more; the same on all.
+// Whether the job needs no stages any more; the same on all ranks.
 bool is_complete(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job) {
   const std::string mine = job && job->is_complete() ? "1" : "0";
-  return endpoint.control->all_gather(mine, "what there is to do", endpoint.watchdog)[0] == "1";
+  return endpoint.all().all_gather(mine, "what there is to do", endpoint.watchdog)[0] == "1";
+}
+
+// The steps that the stages are to be cut for; the same on all, since replicas are cut alike.
+model::StepShape expected_step(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job) {
+  const model::StepShape mine = job ? job->expected_step() : model::StepShape{};
+  const nlohmann::json text = {mine.rows, mine.sampled, mine.attended, mine.cached};
+  const auto first = nlohmann::json::parse(
+      endpoint.all().all_gather(text.dump(), "what steps to expect", endpoint.watchdog)[0]);
+  return {first.at(0), first.at(1), first.at(2), first.at(3)};
 }
 
 // Whether starting the same command again may go well: somebody died, or could not be heard.
@@ -43,10 +58,10 @@ int or_fail(GenerateJob& job, const std::function<int()>& work) {
 class FlightLog {
  public:
   // `signals`: null for a stage that does not listen. `hurry` is called for each request.
-  FlightLog(const comm::Endpoint& endpoint, const RunOptions& options, StopSignals* signals,
+  FlightLog(comm::Endpoint& endpoint, const RunOptions& options, StopSignals* signals,
             std::function<void()> hurry)
-      : path_(fmt::format("{}.job/flight-{:04}.log", options.output, endpoint.control->member())),
-        recorder_(fmt::format("stage {}, {}", endpoint.control->member(),
+      : path_(fmt::format("{}.job/flight-{:04}.log", options.output, endpoint.all().member())),
+        recorder_(fmt::format("{}, {}", stage_name(endpoint),
                               endpoint.control->describe(endpoint.control->member()))),
         signals_(signals),
         exceptions_(std::uncaught_exceptions()) {
@@ -77,56 +92,108 @@ class FlightLog {
   int exceptions_;  // under way when this object was made
 };
 
+// `signals`: null for one that does not listen.
 PipelineTotals drive(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
-                     StopSignals& signals, GenerateJob& job) {
-  FlightLog log(endpoint, options, &signals, [&job] { job.hurry(); });
-  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, job.workload(),
-                    log.recorder());
+                     StopSignals* signals, ReplicaJob& work, Workload& workload) {
+  FlightLog log(endpoint, options, signals, [&work] { work.hurry(); });
+  work.set_room(setup.options);
+  return run_driver(endpoint, *setup.stage, setup.options, setup.cost, workload, log.recorder());
+}
+
+// Below the summary, of the first replica. A replay may take seconds.
+void tell_prediction(const StageSetup& setup, const RunOptions& options,
+                     const LengthRecorder& recorder, const PipelineTotals& totals,
+                     const Alive& alive) {
+  if (options.quiet) return;
+  std::optional<Prediction> prediction;
+  stay_alive(alive,
+             [&](const Alive&) { prediction = predict_run(setup, options.pipeline, recorder); });
+  if (prediction) print(format_predicted_run(*prediction, totals.seconds));
 }
 
 void obey(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
           StopSignals& signals, bool is_own_process) {
   FlightLog log(endpoint, options, is_own_process ? &signals : nullptr, {});
-  run_stage(endpoint, *setup.stage, setup.options, log.recorder(),
-            [&signals] { return signals.request(); });
+  const auto stop_request = [&signals] { return signals.request(); };
+  run_stage(endpoint, *setup.stage, setup.options, log.recorder(), stop_request);
+  wait_for_end(endpoint, stop_request);
+}
+
+// The driver of a replica other than the first. The exit code is the first one's to say.
+int help(comm::Endpoint& endpoint, StageSetup& setup, const RunOptions& options,
+         StopSignals* signals, ReplicaJob& work, Drivers& drivers) {
+  const PipelineTotals totals = drive(endpoint, setup, options, signals, work, work.workload());
+  stay_alive([&](std::uint64_t done) { endpoint.beat(done); },
+             [&](const Alive&) { work.finish(); });
+  drivers.tell(work.last_status(totals));
+  drivers.wait_for_end();
+  drivers.dismiss_stages();
+  return 0;
 }
 
 int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                   const RunOptions& options, StopSignals& signals) {
   const bool is_driver = endpoint.control->member() == 0;
+  const bool is_first = is_driver && endpoint.pipeline == 0;
   const StageDevice device =
       take_device(endpoint, options.pipeline.device, options.pipeline.link, layout);
-  const Alive alive = [&](std::uint64_t done) { endpoint.control->beat(done); };
-  std::optional<GenerateJob> job;
+  const Alive alive = [&](std::uint64_t done) { endpoint.beat(done); };
+  Drivers drivers(endpoint, signals);
+  std::optional<ReplicaJob> work;  // of a driver
+  std::optional<GenerateJob> job;  // of the first
   agree_on(endpoint, "opening checkpoint, input and output", [&] {
-    if (is_driver) job.emplace(options, signals, alive);
+    if (is_first) GenerateJob::check_input(options);
+    if (is_driver) work.emplace(options, drivers);
+    if (is_first) job.emplace(options, *work, drivers, alive);
   });
   if (is_complete(endpoint, job)) {
-    return is_driver ? or_fail(*job, [&] { return job->conclude(); }) : 0;
+    return is_first ? or_fail(*job, [&] { return job->conclude(); }) : 0;
   }
+  const auto loading = [&](std::uint64_t done, std::uint64_t total) {
+    if (is_first) job->loading(done, total);
+  };
   PipelineChoice choice = options.pipeline;
-  if (is_driver) choice.step = job->expected_step();
-  StageSetup setup =
-      is_driver ? set_up_stage(
-                      endpoint, world, layout, device, choice, job->take_checkpoint(),
-                      [&](std::uint64_t done, std::uint64_t total) { job->loading(done, total); })
-                : set_up_stage(endpoint, world, layout, device, choice);
+  choice.step = expected_step(endpoint, job);
+  StageSetup setup = is_driver ? set_up_stage(endpoint, world, layout, device, choice,
+                                              work->take_checkpoint(), loading)
+                               : set_up_stage(endpoint, world, layout, device, choice);
   agree_on(endpoint, "beginning the job", [&] {
-    if (is_driver) job->begin(setup);
+    if (is_first) job->begin(setup);
   });
-  signals.take_end_signals();
-  if (is_driver) {
-    return or_fail(*job,
-                   [&] { return job->finish(drive(endpoint, setup, options, signals, *job)); });
+  if (layout.replicas > 1) {
+    const auto share = [&] {
+      agree_on(endpoint, "sharing the records", [&] {
+        if (is_driver && !is_first) work->join(alive);
+      });
+      return 0;
+    };
+    is_first ? or_fail(*job, share) : share();
   }
-  obey(endpoint, setup, options, signals, layout.link != LinkKind::local);
-  return 0;
+  signals.take_end_signals();
+  const bool is_own_process = layout.link != LinkKind::local;
+  if (!is_driver) {
+    obey(endpoint, setup, options, signals, is_own_process);
+    return 0;
+  }
+  if (!is_first) {
+    return help(endpoint, setup, options, is_own_process ? &signals : nullptr, *work, drivers);
+  }
+  return or_fail(*job, [&] {
+    LengthRecorder recorder(work->workload());
+    const PipelineTotals totals = drive(endpoint, setup, options, &signals, *work, recorder);
+    const int code = job->finish(totals);
+    tell_prediction(setup, options, recorder, totals, alive);
+    drivers.end();
+    drivers.dismiss_stages();
+    return code;
+  });
 }
 
 }  // namespace
 
 int run_generate(const comm::World& world, const RunOptions& options, StopSignals& signals) {
-  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages);
+  const Layout layout = choose_layout(world, options.pipeline.link, options.pipeline.stages,
+                                      options.pipeline.replicas);
   return run_stages(
       world, layout,
       [&](comm::Endpoint& endpoint) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "comm/error.hpp"
+#include "jobs/launch.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -105,8 +106,8 @@ void StageContext::arrived(Share share, Ledger::Time arrival) {
 std::string StageContext::describe(const comm::Complaint& complaint, const Awaited& awaited,
                                    comm::Clock::duration waited) const {
   const comm::Control& control = *endpoint_.control;
-  std::string text = fmt::format("stage {}: no {} for {:.1f} s", control.member(), awaited.name(),
-                                 seconds(waited));
+  std::string text =
+      fmt::format("{}: no {} for {:.1f} s", stage_name(endpoint_), awaited.name(), seconds(waited));
   const auto word_of = [&](int member) {
     const comm::Pulse pulse = control.pulse(member);
     return fmt::format("{:.1f} s ago (progress {})", seconds(comm::Clock::now() - pulse.heard),

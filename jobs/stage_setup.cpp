@@ -20,13 +20,11 @@ namespace {
 
 using nlohmann::json;
 
-// Tokens of a sequence that the default cache has room for.
-constexpr std::uint64_t kUsualContext = 2048;
-
 json to_json(const StageReport& report) {
   return {{"rank", report.rank},
           {"host", report.host},
           {"threads", report.threads},
+          {"replica", report.replica},
           {"stage", report.stage},
           {"begin", report.layer_begin},
           {"end", report.layer_end},
@@ -48,6 +46,7 @@ StageReport report_from(const json& j) {
   report.rank = j.at("rank");
   report.host = j.at("host");
   report.threads = j.at("threads");
+  report.replica = j.at("replica");
   report.stage = j.at("stage");
   report.layer_begin = j.at("begin");
   report.layer_end = j.at("end");
@@ -127,10 +126,8 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
                     "block of {}: use more stages, or less --max-step-tokens",
                     own_memory, format_bytes(share), format_bytes(block_bytes)));
   }
-  const std::uint64_t sequences = std::uint64_t{setup.options.slots} * setup.options.max_sequences;
-  const std::uint64_t tokens = std::min<std::uint64_t>(setup.context_limit, kUsualContext);
   const std::uint64_t useful =
-      std::max(sequences * tokens, std::uint64_t{setup.context_limit}) / model::kKvBlockTokens + 1;
+      useful_kv_blocks(setup.options.slots, setup.options.max_sequences, setup.context_limit);
   // A device has nothing else to do; a node's memory also holds files and other programs.
   return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
                                    useful);
@@ -139,11 +136,6 @@ std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& c
 // Models for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
-
-// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
-// all weights as well.
-constexpr std::uint32_t kCpuStepTokens = 512;
-constexpr std::uint32_t kGpuStepTokens = 2048;
 
 // The checkpoint, and what follows from it and the options. The same on all stages.
 struct Opened {
@@ -166,16 +158,21 @@ std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const Stage
                                device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
 }
 
-// One for each stage and one more, so that a token's way back to the first stage is hidden.
+// One for each stage and one more, so that a token's way back to the first stage is hidden; in a
+// rehearsal the most that any replica needs, since all have equally many.
 std::uint32_t slots(const Opened& run, const PipelineChoice& choice,
-                    const std::vector<model::StageRange>& ranges, int first_rank) {
+                    const std::vector<model::StageRange>& ranges, const Layout& layout) {
   if (choice.slots > 0) return choice.slots;
   if (ranges.size() == 1) return 1;
   if (!choice.machine) return static_cast<std::uint32_t>(ranges.size()) + 1;
   const auto row_bytes = static_cast<double>(run.config.hidden_size) *
                          static_cast<double>(io::size_of(run.stage_options.dtype));
-  return slots_for(*choice.machine, *run.parts, ranges, first_rank, row_bytes,
-                   run.options.max_sequences);
+  std::uint32_t most = 0;
+  for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
+    most = std::max(most, slots_for(*choice.machine, *run.parts, ranges, first_rank, row_bytes,
+                                    run.options.max_sequences));
+  }
+  return most;
 }
 
 Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
@@ -231,17 +228,11 @@ std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice
   } else if (memory == 0) {
     memory = comm::device::gpu_memory().free_bytes;
   }
-  const model::ModelConfig& c = run.config;
-  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
-  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
-                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
-  std::uint64_t bytes = run.options.max_step_tokens * width * io::size_of(run.stage_options.dtype);
-  if (device.kind != DeviceKind::cpu) {  // has buffers for every slot from the start
-    bytes += 2 * static_cast<std::uint64_t>(stages + 1) * run.options.max_step_tokens *
-             static_cast<std::uint64_t>(c.hidden_size) * io::size_of(run.stage_options.dtype);
-  }
-  const std::uint64_t taken = choice.kv_memory + bytes;
-  return memory - std::min(memory, taken);
+  // On a GPU there are buffers for every slot from the start.
+  const int buffered = device.kind == DeviceKind::cpu ? 0 : stages + 1;
+  const std::uint64_t left = memory_beside_steps(memory, run.config, run.stage_options.dtype,
+                                                 run.options.max_step_tokens, buffered);
+  return left - std::min(left, choice.kv_memory);
 }
 
 StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
@@ -283,8 +274,8 @@ StageClock rehearsal_clock(comm::Endpoint& endpoint, const comm::World& world,
           choice.machine->edge(rank, rank + 1), choice.machine->control};
 }
 
-// The smallest stage's blocks, allocated on all, once their numeric classes are known to be one.
-// Warnings about the placement of ranks come along.
+// The blocks of this pipeline's smallest stage, allocated on all of them, once the numeric classes
+// of all replicas are known to be one. Warnings about the placement of ranks come along.
 void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineChoice& choice,
                    const comm::CpuPlacement& placement, int node_ranks) {
   json mine;
@@ -298,9 +289,11 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
   std::uint64_t blocks = std::numeric_limits<std::uint32_t>::max();
   std::vector<std::string> classes;
   for (const std::string& text :
-       endpoint.control->all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
+       endpoint.all().all_gather(mine.dump(), "sizing the KV cache", endpoint.watchdog)) {
     const json theirs = json::parse(text);
-    blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    if (static_cast<int>(classes.size()) / endpoint.control->size() == endpoint.pipeline) {
+      blocks = std::min(blocks, theirs.at("blocks").get<std::uint64_t>());
+    }
     classes.push_back(theirs.at("numeric_class"));
     const std::string warning = theirs.at("warning");
     if (!warning.empty() &&
@@ -313,9 +306,10 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
     for (std::size_t i = 0; i < classes.size(); ++i) {
       if (classes[i] != classes[0]) {
         throw UsageError(fmt::format(
-            "stages compute in different numeric classes ('{}' on stage 0, '{}' on stage {}), so "
+            "stages compute in different numeric classes ('{}' on {}, '{}' on {}), so "
             "answers would depend on the layout: use nodes of one kind{}",
-            classes[0], classes[i], i,
+            classes[0], endpoint.all().describe(0), classes[i],
+            endpoint.all().describe(static_cast<int>(i)),
             setup.device.kind == DeviceKind::cuda
                 ? ""
                 : ", or, where only the word before onednn differs, set ONEDNN_MAX_CPU_ISA to what "
@@ -401,6 +395,25 @@ void check_choice(const PipelineChoice& choice) {
   }
 }
 
+std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& c,
+                                  io::DType dtype, std::uint32_t max_step_tokens,
+                                  int buffered_steps) {
+  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
+  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
+                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+  const auto between = static_cast<std::uint64_t>(2 * buffered_steps * c.hidden_size);
+  const std::uint64_t bytes = max_step_tokens * (width + between) * io::size_of(dtype);
+  return memory_bytes - std::min(memory_bytes, bytes);
+}
+
+std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
+                               std::uint32_t context_limit) {
+  constexpr std::uint64_t kUsualContext = 2048;
+  const std::uint64_t sequences = std::uint64_t{slots} * max_sequences;
+  const std::uint64_t tokens = std::min<std::uint64_t>(context_limit, kUsualContext);
+  return std::max(sequences * tokens, std::uint64_t{context_limit}) / model::kKvBlockTokens + 1;
+}
+
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
   const auto limit = static_cast<std::uint32_t>(config.max_position);
   return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
@@ -419,10 +432,10 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   const int node_ranks = place.node_ranks;
 
   // Where threads are stages, each stands for a rank.
-  const int rank = layout.link == LinkKind::local ? member : world.rank();
+  const int rank = endpoint.all().member();
   Opened run = open_checkpoint(endpoint, device, choice, node_ranks, std::move(opened));
   StageCut cut = cut_stages(endpoint, device, choice, run, place);
-  run.options.slots = slots(run, choice, cut.ranges, rank - member);
+  run.options.slots = slots(run, choice, cut.ranges, layout);
   if (rehearsed) {
     run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
   }
@@ -431,6 +444,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   report.predicted = format_predicted(cut)[static_cast<std::size_t>(member)];
   report.rank = world.rank();
   report.host = placement.host;
+  report.replica = endpoint.pipeline;
   report.stage = member;
   report.layer_begin = range.begin;
   report.layer_end = range.end;
@@ -445,7 +459,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   // Counts from nothing for each pass over the bytes.
   const auto alive = [&] {
     return [&, told_bytes = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
-      endpoint.control->beat(done - told_bytes);
+      endpoint.beat(done - told_bytes);
       told_bytes = done;
       if (loading) loading(done, total);
     };
@@ -513,14 +527,14 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    {},
                    {},
                    0,
-                   rehearsed ? fmt::format("{} x {}", layout.stages, choice.machine->text) : ""};
+                   rehearsed ? fmt::format("{} x {}", layout.ranks(), choice.machine->text) : ""};
   setup.warnings = setup.links.warnings;
   setup.warnings.insert(setup.warnings.end(), cut.warnings.begin(), cut.warnings.end());
 
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.control->all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
+       endpoint.all().all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
     const StageReport& of_stage = setup.reports.emplace_back(report_from(json::parse(text)));
     if (!of_stage.warning.empty()) {
       setup.warnings.push_back(

@@ -33,6 +33,7 @@ struct PipelineChoice {
   std::optional<VirtualMachine> machine;  // with DeviceKind::virtual_device
   bool realtime = false;                  // such a rehearsal takes the time that it is about
   int stages = 0;
+  int replicas = 0;
   int threads = 0;
   std::optional<io::DType> dtype;
   std::optional<io::DType> kv_dtype;
@@ -51,6 +52,22 @@ void check_choice(const PipelineChoice& choice);
 
 // Tokens of a prompt and its answer together.
 std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice);
+
+// Tokens of a step, unless the user chose. A GPU's arithmetic is idle in small steps, which read
+// all weights as well.
+inline constexpr std::uint32_t kCpuStepTokens = 512;
+inline constexpr std::uint32_t kGpuStepTokens = 2048;
+
+// Blocks of the KV cache, unless the user chose: more would not be used by sequences of usual
+// length on all slots, and one of any length fits.
+std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
+                               std::uint32_t context_limit);
+
+// What the buffers of the largest step leave of a device's memory, about: for the cut of the
+// stages. `buffered_steps`: whose activations in and out have buffers from the start.
+std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& config,
+                                  io::DType dtype, std::uint32_t max_step_tokens,
+                                  int buffered_steps);
 
 // Where a rank runs, and with how many others on its node.
 struct RankPlace {
@@ -73,7 +90,7 @@ model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace
                                       int threads, const model::ModelConfig& config,
                                       io::DType dtype, io::DType kv_dtype);
 
-// A stage that is loaded, with its cache, and what all stages agreed on.
+// A stage that is loaded, with its cache, and what all stages of all replicas agreed on.
 struct StageSetup {
   io::CheckpointReader checkpoint;
   model::ModelConfig config;
@@ -86,7 +103,7 @@ struct StageSetup {
   StageCut cut;
   StageDevice device;
   LinkReport links;
-  std::vector<StageReport> reports;   // of all stages
+  std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
   std::string rehearsal;  // "8 x h100-sxm, ndr"; empty for real devices
@@ -94,9 +111,9 @@ struct StageSetup {
 
 // Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
 // allocates the cache. `device` is what take_device() gave.
-// Stage 0 gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
+// A driver gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
-// Collective over the pipeline: if any stage fails, all throw comm::AgreeError.
+// Collective over all replicas: if any stage fails, all throw comm::AgreeError.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,

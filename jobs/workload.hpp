@@ -31,6 +31,8 @@ class Workload {
   virtual Pace pace(const std::function<double()>& /*needed_seconds*/) { return Pace::admit; }
   // Another stage was told to stop.
   virtual void stop_requested(StopRequest /*request*/) {}
+  // Called often: in all waits of the driver and between its layers.
+  virtual void poll() {}
   // Asked after each step: true has every stage note its ledger at this point of the schedule.
   virtual bool mark_due() { return false; }
   // Called after each step, with the share of compute of each stage lately.

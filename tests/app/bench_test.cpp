@@ -60,6 +60,23 @@ TEST(Bench, ShowsATable) {
   EXPECT_THAT(finished.out, HasSubstr("steady decode at batch 2"));
 }
 
+TEST(Bench, SteadyStateOfAWorkloadWithoutEnd) {
+  const Arguments steady = {"bench",      kEmbeddedModel, "--steady",    "--prompt", "40",
+                            "--generate", "20",           "--kv-memory", "256K"};
+  const Finished shown = penstock(steady + Arguments{"--stages", "2"});
+  ASSERT_EQ(shown.code, 0) << shown;
+  EXPECT_THAT(shown.out, ContainsRegex("records at once, without end\n\ntokens of answers/s "));
+  EXPECT_THAT(shown.out, HasSubstr("2 x one device with all layers"));
+  const Finished finished = penstock_ranks(2, steady + Arguments{"--json"});
+  ASSERT_EQ(finished.code, 0) << finished;
+  const json result = json::parse(finished.out).at("steady");
+  EXPECT_GT(result.at("concurrent"), 1);
+  EXPECT_GT(result.at("tokens_per_s").get<double>(), 0);
+  EXPECT_GT(result.at("reached").get<double>(), 0);
+  EXPECT_LE(result.at("reached").get<double>(), 1);
+  EXPECT_EQ(result.at("ledger").size(), 2u);
+}
+
 TEST(Bench, RefusesWhatDoesNotFit) {
   const Finished context =
       penstock({"bench", kEmbeddedModel, "--prompt", "500", "--generate", "100"});

@@ -107,7 +107,9 @@ TEST_F(Errors, RanksThatDoNotAgree) {
   refused(base + Arguments{"--device", "cpu"}, base, "--device is \"auto\" here, but \"cpu\" on ");
   refused(base, base + Arguments{"--kv-dtype", "f32"}, "--kv-dtype is \"f32\" here, but ");
   refused(base + Arguments{"--max-context", "100"}, base, "--max-context is ");
-  refused(base, base + Arguments{"--stages", "3"}, "--stages 3 needs as many ranks");
+  refused(base, base + Arguments{"--stages", "3"}, "--stages 3 needs a multiple of 3 ranks");
+  refused(base, base + Arguments{"--replicas", "2"},
+          "mean 1 replicas of 2 stages on rank 0, but 2 replicas of 1 stages on rank 1");
   refused(base + Arguments{"--link", "local"}, base, "--link local runs all stages in one process");
   refused(base, run_with({"--max-tokens", "2"}, synthesize(workplace_, 3)),
           "the checkpoint's digest is ");

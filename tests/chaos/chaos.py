@@ -96,6 +96,9 @@ class Round:
         ranks = rng.choice([0, 0, 1, 2, 2, 3, 4])
         layout = (ranks, 0 if ranks else rng.randint(1, 4))
         options = ["--kv-memory", rng.choice(["2M", "4M", "16M"])]
+        fitting = [n for n in (2, 3, 4) if ranks % n == 0] if ranks else [2]
+        if fitting and rng.random() < 0.6:
+            options += ["--replicas", str(rng.choice(fitting))]
         if rng.random() < 0.5:
             options += ["--slots", str(rng.randint(1, 6))]
         if rng.random() < 0.5:

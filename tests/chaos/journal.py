@@ -45,6 +45,7 @@ class Folder:
         for path in self.journals():
             with open(path, "rb") as file:
                 lines = file.read().split(b"\n")
+            here = {}  # the latest of this journal; of several journals the longest counts
             for number, line in enumerate(lines, 1):
                 if not line or line in self.made_damage:
                     continue
@@ -56,7 +57,7 @@ class Folder:
                 elif line.startswith(PARTIAL):
                     row = json.loads(line)
                     self.check_partial(row, where)
-                    latest[row["index"]] = len(row["partial"])
+                    here[row["index"]] = len(row["partial"])
                 else:
                     row = line[:end.start()] + b"}"
                     index = self.indexes.get(row)
@@ -65,6 +66,8 @@ class Folder:
                     if index in found:
                         raise ChaosError(f"{where}: record {index} was answered twice")
                     found.add(index)
+            for index, tokens in here.items():
+                latest[index] = max(latest.get(index, 0), tokens)
         self.partial_tokens = sum(n for index, n in latest.items() if index not in found)
         self.partial_records = sum(1 for index in latest if index not in found)
         return found

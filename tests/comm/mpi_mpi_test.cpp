@@ -12,7 +12,7 @@ constexpr std::size_t kSmallPiece = 1000;
 
 Transport ranks(const std::string& name, std::size_t max_piece_bytes) {
   return {name, [max_piece_bytes](const std::function<void(Endpoint&)>& body) {
-            Endpoint endpoint = mpi_endpoint(support::world(), max_piece_bytes);
+            Endpoint endpoint = mpi_endpoint(support::world(), 1, max_piece_bytes);
             body(endpoint);
           }};
 }
@@ -32,8 +32,36 @@ TEST(MpiEndpoint, DescribesMembersByRankAndHost) {
 }
 
 TEST(MpiEndpoint, PieceSizesThatMpiCannotCountAreRefused) {
-  EXPECT_THROW(mpi_endpoint(support::world(), 0), std::invalid_argument);
-  EXPECT_THROW(mpi_endpoint(support::world(), std::size_t{1} << 31U), std::invalid_argument);
+  EXPECT_THROW(mpi_endpoint(support::world(), 1, 0), std::invalid_argument);
+  EXPECT_THROW(mpi_endpoint(support::world(), 1, std::size_t{1} << 31U), std::invalid_argument);
+}
+
+TEST(MpiEndpoint, PipelinesSideBySideHaveChannelsOfTheirOwn) {
+  const World& world = support::world();
+  if (world.size() % 2 != 0) {
+    EXPECT_THROW(mpi_endpoint(world, 2), std::invalid_argument);
+    return;
+  }
+  const int stages = world.size() / 2;
+  Endpoint endpoint = mpi_endpoint(world, 2);
+  EXPECT_EQ(endpoint.pipelines, 2);
+  EXPECT_EQ(endpoint.pipeline, world.rank() / stages);
+  EXPECT_EQ(endpoint.control->member(), world.rank() % stages);
+  EXPECT_EQ(endpoint.control->size(), stages);
+  EXPECT_EQ(endpoint.all().member(), world.rank());
+  EXPECT_EQ(endpoint.all().size(), world.size());
+  EXPECT_EQ(endpoint.firsts != nullptr, world.rank() % stages == 0);
+  // Members are known by their ranks in the world.
+  const int begin = endpoint.pipeline * stages;
+  EXPECT_EQ(endpoint.control->describe(stages - 1),
+            fmt::format("rank {}, host {}", begin + stages - 1, world.host(begin + stages - 1)));
+  const std::string mine = std::to_string(world.rank());
+  EXPECT_THAT(endpoint.all().all_gather(mine, "all", kPatience), testing::SizeIs(world.size()));
+  EXPECT_EQ(endpoint.control->all_gather(mine, "mine", kPatience)[0], std::to_string(begin));
+  if (endpoint.firsts) {
+    EXPECT_THAT(endpoint.firsts->all_gather(mine, "firsts", kPatience),
+                testing::ElementsAre("0", std::to_string(stages)));
+  }
 }
 
 // Everyone but `late` waits in vain; then `late` comes as well.

@@ -62,6 +62,7 @@ struct Expected {
 std::string journal_of(std::string_view text, std::uint64_t first, std::uint64_t end,
                        Expected& expected) {
   std::string journal;
+  std::map<std::uint64_t, std::vector<std::int32_t>> latest;  // partial rows of this journal
   while (!text.empty()) {
     const std::size_t size = std::min(text.find('\n'), text.size());
     const std::string_view row = text.substr(0, size);
@@ -86,12 +87,17 @@ std::string journal_of(std::string_view text, std::uint64_t first, std::uint64_t
     } else if (*index < first || *index >= end) {
       expected.foreign = true;
     } else if (partial) {
-      if (!expected.rows.contains(*index)) expected.partial[*index] = tokens;
+      if (!expected.rows.contains(*index)) latest[*index] = tokens;
     } else if (expected.rows.emplace(*index, row).second) {
       expected.partial.erase(*index);
+      latest.erase(*index);
     } else {
       ++expected.duplicates;
     }
+  }
+  for (const auto& [record, ids] : latest) {
+    auto& longest = expected.partial[record];
+    if (ids.size() > longest.size()) longest = ids;
   }
   return journal;
 }

@@ -174,7 +174,7 @@ TEST_F(InputIndex, EqualPrefixesHaveEqualHashes) {
 TEST_F(InputIndex, TheBoundOfAnAnswer) {
   const std::vector<std::pair<std::string, std::uint32_t>> lines = {
       {R"({"prompt":"a","max_tokens":17})", 17},
-      {R"({"max_tokens" : \t 5 ,"prompt":"a"})", 5},
+      {"{\"max_tokens\" : \t 5 ,\"prompt\":\"a\"}", 5},
       {R"({"max_tokens":99999999999999999999999})", 4294967295},
       {R"({"max_tokens":4294967296})", 4294967295},
       {R"({"prompt":"a"})", 0},

@@ -80,6 +80,15 @@ TEST_F(JournalScanTest, TheLatestPartialRowCountsEvenIfItIsShorter) {
               UnorderedElementsAre(Pair(0, ElementsAre(1))));
 }
 
+TEST_F(JournalScanTest, OfSeveralJournalsTheLongestPartialRowCounts) {
+  write("a", partial_line_of(0, {1, 2, 3}) + partial_line_of(1, {4}) + partial_line_of(2, {}));
+  write("b", partial_line_of(0, {1}) + partial_line_of(1, {4, 5, 6}) + partial_line_of(1, {4, 5}));
+  const auto expected = UnorderedElementsAre(Pair(0, ElementsAre(1, 2, 3)),
+                                             Pair(1, ElementsAre(4, 5)), Pair(2, ElementsAre()));
+  EXPECT_THAT(scan_journals({path("a"), path("b")}, 0, 3).partial, expected);
+  EXPECT_THAT(scan_journals({path("b"), path("a")}, 0, 3).partial, expected);
+}
+
 TEST_F(JournalScanTest, NothingIsFine) {
   write("a", "");
   const JournalScan scan = scan_journals({path("a")}, 0, 1);

@@ -127,6 +127,13 @@ TEST(CheckDevice, RefusesWhatCanNeverBe) {
         check_device(kCuda, LinkKind::automatic, {LinkKind::local, 3});
       },
       ThrowsMessage<UsageError>(AllOf(HasSubstr("--device cuda"), HasSubstr("3 ranks"))));
+  EXPECT_THAT(
+      [] {
+        check_device(DeviceKind::virtual_device, LinkKind::nccl, {LinkKind::nccl, 2});
+      },
+      ThrowsMessage<UsageError>(AllOf(HasSubstr("--link nccl"), HasSubstr("--virtual"))));
+  EXPECT_NO_THROW(
+      check_device(DeviceKind::virtual_device, LinkKind::automatic, {LinkKind::local, 3}));
   for (const DeviceKind device : {kAuto, kCpu, kCuda}) {
     EXPECT_NO_THROW(check_device(device, LinkKind::automatic, {LinkKind::local, 1}));
     EXPECT_NO_THROW(check_device(device, LinkKind::mpi, {LinkKind::mpi, 4}));

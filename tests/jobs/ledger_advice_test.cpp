@@ -43,64 +43,47 @@ LedgerTotals shares(double compute, double upstream, double downstream, double c
   return {{compute, upstream, downstream, communication, starved, drain}};
 }
 
-struct Case {
-  PipelineLedger run;  // shares in percent
-  IdleCause cause;
-  double part;
-  std::string text;
-};
+// Shares in percent.
+void expect_advice(const PipelineLedger& run, IdleCause cause, double part,
+                   const std::string& text) {
+  const Advice advice = advise(run);
+  EXPECT_EQ(to_string(advice.cause), to_string(cause));
+  EXPECT_NEAR(advice.part, part, 1e-12) << advice.text;
+  EXPECT_THAT(advice.text, HasSubstr(text));
+  EXPECT_EQ(advice.text.find('\n'), std::string::npos);
+}
 
 TEST(Advice, NamesTheLargestCause) {
-  const std::vector<Case> cases = {
-      {{{shares(97, 0, 1, 1, 1, 0), shares(96, 3, 0, 1, 0, 0)}, 3, 1000},
-       IdleCause::none,
-       0,
-       "none: the stages compute 96.5 % of the time;"},
-      {{{shares(99, 0, 0, 0, 1, 0), shares(85, 14, 0, 1, 0, 0)}, 3, 1000},
-       IdleCause::uneven_stages,
-       0.07,
-       "stage 0 computes 99.0 % of the time, the stages 92.0 % on average: cut them by"},
-      {{{shares(74, 0, 2, 1, 1, 22), shares(75, 2, 0, 1, 0, 22)}, 3, 1000},
-       IdleCause::drain,
-       0.22,
-       "the last answers take 22.0 %, while slots run empty: put more records into a job"},
-      {{{shares(70, 0, 0, 0, 30, 0)}, 1, 1000},
-       IdleCause::reading,
-       0.30,
-       "stage 0 reads, tokenizes and plans for 30.0 % of the time: run more ranks"},
-      {{{shares(60, 0, 8, 2, 30, 0), shares(63, 20, 0, 2, 15, 0)}, 3, 1000},
-       IdleCause::reading,
-       0.30,
-       "of the time, and has no time for its layers then: give it fewer with --layers"},
-      {{{shares(88, 0, 1, 11, 0, 0), shares(87, 2, 0, 11, 0, 0)}, 3, 1000},
-       IdleCause::communication,
-       0.11,
-       "messages take 11.0 %: see that the ranks use the fabric"},
-      {{{shares(90, 0, 0, 10, 0, 0), shares(90, 0, 0, 10, 0, 0)}, 3, 1000},
-       IdleCause::communication,
-       0.10,
-       "messages take 10.0 %: see that the ranks use the fabric"},
-      {{{shares(80, 0, 19, 1, 0, 0), shares(80, 19, 0, 1, 0, 0)}, 3, 1000},
-       IdleCause::each_other,
-       0.19,
-       "stages wait for each other for 19.0 %, though none computes much longer: too little is in "
-       "flight; work on more records at a time, or try more --slots than 3"},
-      {{{shares(50, 0, 50, 0, 0, 0), shares(50, 50, 0, 0, 0, 0)}, 1, 1000},
-       IdleCause::few_slots,
-       0.50,
-       "1 slot cannot keep 2 stages busy: give --slots 3"},
-      {{{shares(88, 0, 2, 0, 0, 10), shares(90, 4, 0, 0, 2, 4), shares(89, 8, 0, 0, 3, 0)}, 4, 20},
-       IdleCause::short_run,
-       2.0 / 22,
-       "filling and draining 3 stages takes 9.1 % of so short a run: put more records into a job"},
-  };
-  for (const Case& c : cases) {
-    const Advice advice = advise(c.run);
-    EXPECT_EQ(to_string(advice.cause), to_string(c.cause));
-    EXPECT_NEAR(advice.part, c.part, 1e-12) << advice.text;
-    EXPECT_THAT(advice.text, HasSubstr(c.text));
-    EXPECT_EQ(advice.text.find('\n'), std::string::npos);
-  }
+  expect_advice({{shares(97, 0, 1, 1, 1, 0), shares(96, 3, 0, 1, 0, 0)}, 3, 1000}, IdleCause::none,
+                0, "none: the stages compute 96.5 % of the time;");
+  expect_advice({{shares(99, 0, 0, 0, 1, 0), shares(85, 14, 0, 1, 0, 0)}, 3, 1000},
+                IdleCause::uneven_stages, 0.07,
+                "stage 0 computes 99.0 % of the time, the stages 92.0 % on average: cut them by");
+  expect_advice({{shares(74, 0, 2, 1, 1, 22), shares(75, 2, 0, 1, 0, 22)}, 3, 1000},
+                IdleCause::drain, 0.22,
+                "the last answers take 22.0 %, while slots run empty: put more records into a job");
+  expect_advice({{shares(70, 0, 0, 0, 30, 0)}, 1, 1000}, IdleCause::reading, 0.30,
+                "stage 0 reads, tokenizes and plans for 30.0 % of the time: run more ranks");
+  expect_advice({{shares(60, 0, 8, 2, 30, 0), shares(63, 20, 0, 2, 15, 0)}, 3, 1000},
+                IdleCause::reading, 0.30,
+                "of the time, and has no time for its layers then: give it fewer with --layers");
+  expect_advice({{shares(88, 0, 1, 11, 0, 0), shares(87, 2, 0, 11, 0, 0)}, 3, 1000},
+                IdleCause::communication, 0.11,
+                "messages take 11.0 %: see that the ranks use the fabric");
+  expect_advice({{shares(90, 0, 0, 10, 0, 0), shares(90, 0, 0, 10, 0, 0)}, 3, 1000},
+                IdleCause::communication, 0.10,
+                "messages take 10.0 %: see that the ranks use the fabric");
+  expect_advice(
+      {{shares(80, 0, 19, 1, 0, 0), shares(80, 19, 0, 1, 0, 0)}, 3, 1000}, IdleCause::each_other,
+      0.19,
+      "stages wait for each other for 19.0 %, though none computes much longer: too little is in "
+      "flight; work on more records at a time, or try more --slots than 3");
+  expect_advice({{shares(50, 0, 50, 0, 0, 0), shares(50, 50, 0, 0, 0, 0)}, 1, 1000},
+                IdleCause::few_slots, 0.50, "1 slot cannot keep 2 stages busy: give --slots 3");
+  expect_advice(
+      {{shares(88, 0, 2, 0, 0, 10), shares(90, 4, 0, 0, 2, 4), shares(89, 8, 0, 0, 3, 0)}, 4, 20},
+      IdleCause::short_run, 2.0 / 22,
+      "filling and draining 3 stages takes 9.1 % of so short a run: put more records into a job");
 }
 
 TEST(Advice, OfARunWithoutTime) {

@@ -34,13 +34,14 @@ TEST(Messages, EachHasItsKind) {
   EXPECT_EQ(kind_of(tokens_message(0, {}, {})), MessageKind::tokens);
   EXPECT_EQ(kind_of(signal_message(MessageKind::mark)), MessageKind::mark);
   EXPECT_EQ(kind_of(signal_message(MessageKind::stop)), MessageKind::stop);
+  EXPECT_EQ(kind_of(signal_message(MessageKind::all_over)), MessageKind::all_over);
   EXPECT_EQ(kind_of(times_message(MessageKind::status, {})), MessageKind::status);
   EXPECT_EQ(kind_of(times_message(MessageKind::stopped, {})), MessageKind::stopped);
 }
 
 TEST(Messages, EmptyAndUnknownAreRefused) {
   EXPECT_THROW(kind_of({}), comm::CommError);
-  for (int kind = 7; kind < 256; ++kind) {
+  for (int kind = 8; kind < 256; ++kind) {
     EXPECT_THROW(kind_of(Bytes{static_cast<std::byte>(kind), std::byte{0}}), comm::CommError);
   }
 }

@@ -82,6 +82,42 @@ TEST(Report, Header) {
             "     1  node-12       16      1   15-29   127 MB  31.0 MB   9.0 ms  127 MB\n");
 }
 
+TEST(Report, ReplicasAreShownWhereThereAreSeveral) {
+  RunHeader header = sample_header();
+  header.replicas = 2;
+  header.stages[1].replica = 1;
+  header.stages[1].stage = 0;
+  const std::string text = format_header(header, 80);
+  EXPECT_NE(text.find("schedule    2 replicas of 1 stage, 3 slots, "), std::string::npos) << text;
+  EXPECT_EQ(text.substr(text.find("  rank")),
+            "  rank  host     threads  replica  stage  layers  weights       KV    read\n"
+            "     0  n001          16        0      0    0-14   142 MB  31.0 MB  142 MB\n"
+            "     1  node-12       16        1      0   15-29   127 MB  31.0 MB  127 MB\n");
+
+  RunSummary summary;
+  summary.replica_seconds = {10, 25, 12};
+  for (int rank = 0; rank < 6; ++rank) {
+    LedgerTotals totals;
+    totals[rank % 2 == 0 ? Share::compute : Share::drain] = 1 + rank;
+    summary.stages.push_back({rank % 2, rank, totals, rank / 2});
+  }
+  const std::string end = format_summary(summary, 200);
+  EXPECT_NE(
+      end.find("replicas    3; the slowest, replica 1, worked for 25 s, the quickest, replica "
+               "0, for 10 s\n"),
+      std::string::npos)
+      << end;
+  // 1 + 3 + 5 seconds of compute, 2 + 4 + 6 of drain.
+  const std::string table =
+      "  stage  compute  wait upstream  wait downstream  communication  starved  drain  waits  "
+      "total\n"
+      "      0    100.0            0.0              0.0            0.0      0.0    0.0    0.0  9.0 "
+      "s\n"
+      "      1      0.0            0.0              0.0            0.0      0.0  100.0  100.0   12 "
+      "s\n";
+  EXPECT_NE(end.find(table), std::string::npos) << end;
+}
+
 TEST(Report, HeaderShowsGpusWithin80Columns) {
   RunHeader header = sample_header();
   for (StageReport& stage : header.stages) {

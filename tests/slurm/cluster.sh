@@ -9,6 +9,7 @@
 #   cluster.sh boot FOLDER nodeI              and comes back
 #   FOLDER/in sbatch …                        Slurm's commands
 #
+# Each node has two GPUs as far as Slurm knows; what stands for them is /dev/null's like.
 # The partition urgent takes nodes away from jobs of the partition batch, which are requeued.
 set -u
 command=${1:-}
@@ -124,9 +125,14 @@ StateSaveLocation=$folder/state
 SlurmctldLogFile=$folder/log/slurmctld.log
 SlurmdLogFile=$folder/log/slurmd.%n.log
 CONF
+  for number in 0 1; do
+    [ -e "$folder/gpu$number" ] || mknod "$folder/gpu$number" c 1 3 || fail "no stand-in for a GPU"
+  done
+  echo "Name=gpu File=$folder/gpu[0-1]" > "$folder/gres.conf"
   {
+    echo "GresTypes=gpu"
     for number in $(seq "$nodes"); do
-      echo "NodeName=node$number NodeAddr=10.77.0.$number CPUs=$cpus State=UNKNOWN"
+      echo "NodeName=node$number NodeAddr=10.77.0.$number CPUs=$cpus Gres=gpu:2 State=UNKNOWN"
     done
     echo "PartitionName=batch Nodes=ALL Default=YES DefaultTime=10 GraceTime=5"
     echo "PartitionName=urgent Nodes=ALL DefaultTime=1 PriorityTier=10"

@@ -14,7 +14,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
-from job_checks import (ANSWERS, SLOWLY, SOURCE, Job, check, need_programs,
+from job_checks import (ANSWERS, MODEL, SLOWLY, SOURCE, Job, check, need_programs,
                         run_case, say, wait_until)
 
 SCRIPTS = SOURCE / "jobs/slurm"
@@ -47,9 +47,9 @@ class Cluster:
         say(f"{node} crashes")
         self.control("crash", node)
 
-    def ask(self, *command, check=True, **variables):
+    def ask(self, *command, check=True, stderr=None, **variables):
         return subprocess.run([f"{self.folder}/in", *command], check=check, text=True,
-                              stdout=subprocess.PIPE, cwd=self.work,
+                              stdout=subprocess.PIPE, stderr=stderr, cwd=self.work,
                               env={**os.environ, **variables}).stdout
 
     def submit(self, job, script, *options, arguments=(), **variables):
@@ -299,6 +299,36 @@ def test_array(cluster, job):
                            PARTS=command.group(1))
     merge = cluster.submit(job, "merge.sbatch", f"--dependency=afterany:{array}")
     cluster.check_completed(merge)
+    job.check_answers()
+
+
+def test_plan(cluster, job):
+    """What penstock plan --sbatch writes: Slurm takes it for a model on GPUs, and a small job by it
+    comes to its end."""
+    def plan(model, script, *options):
+        subprocess.run([job.program, "plan", model, "--sbatch", script, "--scripts", SCRIPTS,
+                        "--cpus-per-task", "1", *options], check=True)
+
+    model = cluster.work / "llama.h5"
+    subprocess.run([job.program, "synth", "llama-3.1-70b", model, "--no-data"], check=True)
+    machine = cluster.work / "machine.json"
+    machine.write_text('{"device": "h100-sxm", "devices_per_node": 2}')
+    script = cluster.work / "large.sbatch"
+    plan(model, script, "--machine", machine, "--devices", "4", "--stages", "4", "--prompt", "100",
+         "--generate", "20", "--records", "1000")
+    said = cluster.ask("sbatch", "--test-only", script, stderr=subprocess.STDOUT, **job.variables())
+    check(re.search(r"Job \d+ to start at .* using 4 processors on nodes node\[1-2\]", said),
+          "sbatch --test-only takes it, on both nodes", said, script.read_text())
+
+    job.write_input(64)
+    job.write_expected()
+    script = cluster.work / "small.sbatch"
+    plan(MODEL, script, "--machine", "cpu-node", "--stages", "2", "--replicas", "1", "--input",
+         job.input, "--output", job.output)
+    number = cluster.submit(job, script)
+    cluster.check_completed(number)
+    check(re.search(r" 0 +node1 .*\n.* 1 +node2 ", cluster.log(number)), "a stage on each node",
+          cluster.log(number))
     job.check_answers()
 
 

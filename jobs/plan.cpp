@@ -1,0 +1,223 @@
+#include "jobs/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <set>
+#include <span>
+#include <thread>
+#include <utility>
+
+#include "jobs/launch.hpp"
+#include "model/device_model.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+constexpr std::uint32_t kMostStages = 64;
+// Layouts that differ by less are as good as each other.
+constexpr double kAsGood = 0.02;
+ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int first_rank) {
+  const auto parts =
+      model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
+  const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
+  std::vector<ReplayStage> stages;
+  std::optional<model::StepCost> slowest;
+  for (std::size_t i = 0; i < size.ranks.size(); ++i) {
+    const model::StepCost cost(parts, size.ranks[i].layers);
+    const int rank = first_rank + static_cast<int>(i);
+    stages.push_back({cost, input.machine.edge(rank, rank + 1)});
+    if (!slowest || cost.seconds(decode) > slowest->seconds(decode)) slowest = cost;
+  }
+  return {std::move(stages),
+          input.machine.control,
+          activation_row_bytes(input),
+          {size.slots, size.max_step_tokens, size.max_sequences, size.kv_blocks},
+          *slowest};
+}
+
+// The rows of one number of stages: time, and where it goes.
+void predict_rows(const PlanInput& input, std::span<PlanRow> rows) {
+  const PlanRow& most = rows.back();
+  const int first_rank = first_rank_of_farthest(input.machine, most.stages(), most.replicas);
+  std::vector<std::uint64_t> shares;
+  for (const PlanRow& row : rows) {
+    shares.push_back((input.records + row.replicas - 1) / row.replicas);
+  }
+  const std::vector<Prediction> predictions =
+      predict(pipeline_of(input, most.size, first_rank), input.lengths, shares);
+  const MeanLengths mean = mean_lengths(input.lengths);
+  const auto records = static_cast<double>(input.records);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    PlanRow& row = rows[i];
+    row.prediction = predictions[i];
+    row.prompt_tokens_per_second = records * mean.prompt / row.prediction.seconds;
+    row.answer_tokens_per_second = records * mean.answer / row.prediction.seconds;
+    row.kv_share =
+        row.prediction.sequences / (static_cast<double>(row.size.slots) * row.size.max_sequences);
+  }
+}
+
+// The least, and from there on powers of two, those and a half, and the most.
+std::set<std::uint32_t> stage_numbers(std::uint32_t least, std::uint32_t most) {
+  std::set<std::uint32_t> numbers = {least, most};
+  for (std::uint32_t n = 1; n <= most; n *= 2) {
+    for (const std::uint32_t candidate : {n, n + n / 2}) {
+      if (candidate > least && candidate <= most) numbers.insert(candidate);
+    }
+  }
+  return numbers;
+}
+
+void predict_rows(const PlanInput& input, std::vector<PlanRow>& rows, int threads) {
+  std::vector<std::span<PlanRow>> parts;
+  for (auto begin = rows.begin(); begin != rows.end();) {
+    const auto end = std::find_if(
+        begin, rows.end(), [&](const PlanRow& row) { return row.stages() != begin->stages(); });
+    parts.emplace_back(begin, end);
+    begin = end;
+  }
+  // The longest ones, which are the last, first.
+  std::atomic<std::size_t> next = 0;
+  std::exception_ptr failure;
+  std::mutex failing;
+  const auto work = [&] {
+    try {
+      for (std::size_t i = next++; i < parts.size(); i = next++) {
+        predict_rows(input, parts[parts.size() - 1 - i]);
+      }
+    } catch (...) {
+      const std::lock_guard lock(failing);
+      failure = std::current_exception();
+      next = parts.size();
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (int i = 1; i < threads; ++i) others.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+std::size_t best_row(const std::vector<PlanRow>& rows) {
+  double shortest = std::numeric_limits<double>::infinity();
+  for (const PlanRow& row : rows) shortest = std::min(shortest, row.prediction.seconds);
+  std::optional<std::size_t> best;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].prediction.seconds > shortest * (1 + kAsGood)) continue;
+    if (!best || rows[i].devices() < rows[*best].devices() ||
+        (rows[i].devices() == rows[*best].devices() &&
+         rows[i].prediction.seconds < rows[*best].prediction.seconds)) {
+      best = i;
+    }
+  }
+  return best.value_or(0);
+}
+
+// Of the rows with the fewest replicas, which tell of stages alone.
+std::optional<TurningPoint> turning_point(const std::vector<PlanRow>& rows) {
+  std::vector<const PlanRow*> line;
+  for (const PlanRow& row : rows) {
+    if (row.replicas == rows.front().replicas) line.push_back(&row);
+  }
+  const auto top = std::max_element(line.begin(), line.end(), [](const auto* a, const auto* b) {
+    return a->tokens_per_device_hour() < b->tokens_per_device_hour();
+  });
+  if (top + 1 == line.end()) return std::nullopt;
+  const PlanRow& better = **top;
+  const PlanRow& worse = **(top + 1);
+  return TurningPoint{better.stages(), worse.stages(),
+                      1 - worse.tokens_per_device_hour() / better.tokens_per_device_hour(),
+                      main_loss(better, worse)};
+}
+
+}  // namespace
+
+std::string_view to_string(Loss loss) {
+  switch (loss) {
+    case Loss::uneven_stages:
+      return "uneven stages";
+    case Loss::waiting:
+      return "waiting";
+    case Loss::drain:
+      return "drain";
+    case Loss::kv_memory:
+      return "KV memory";
+    case Loss::small_steps:
+      return "small steps";
+  }
+  return "";
+}
+
+double PlanRow::tokens_per_device_hour() const {
+  return answer_tokens_per_second * 3600 / devices();
+}
+
+Loss main_loss(const PlanRow& better_row, const PlanRow& worse_row) {
+  const Prediction& better = better_row.prediction;
+  const Prediction& worse = worse_row.prediction;
+  const bool less_kv = worse_row.kv_share < better_row.kv_share;
+  const std::array<std::pair<double, Loss>, 4> losses = {{
+      {std::log(better.evenness / worse.evenness), Loss::uneven_stages},
+      {std::log((1 - better.waiting) / (1 - worse.waiting)), Loss::waiting},
+      {std::log((1 - better.drain) / (1 - worse.drain)), Loss::drain},
+      {std::log(worse.busy_seconds / better.busy_seconds),
+       less_kv ? Loss::kv_memory : Loss::small_steps},
+  }};
+  return std::max_element(losses.begin(), losses.end(),
+                          [](const auto& a, const auto& b) { return a.first < b.first; })
+      ->second;
+}
+
+Plan make_plan(const PlanInput& input, int threads) {
+  const auto layers = static_cast<std::uint32_t>(input.config.num_layers);
+  std::uint32_t most_stages = std::min(layers, kMostStages);
+  if (input.devices > 0) most_stages = std::min(most_stages, input.devices);
+  Plan plan;
+  std::uint32_t least = input.stages > 0 ? input.stages : 1;
+  const std::uint32_t last = input.stages > 0 ? input.stages : most_stages;
+  PipelineFit fit = fit_pipeline(input, least);
+  while (!fit.size && least < last) {
+    plan.too_few = fit.reason;
+    fit = fit_pipeline(input, ++least);
+  }
+  const std::uint32_t fewest = least * std::max(input.replicas, 1u);
+  if (!fit.size || (input.devices > 0 && fewest > input.devices)) {
+    throw UsageError(fmt::format("no layout fits {} device{} of {}: {}",
+                                 input.devices > 0 ? input.devices : last,
+                                 input.devices == 1 ? "" : "s", input.machine.text,
+                                 fit.size ? fmt::format("{} are needed", fewest) : fit.reason));
+  }
+  plan.devices = input.devices > 0 ? input.devices : 4 * fewest;
+
+  const std::uint32_t most =
+      input.stages > 0 ? input.stages
+                       : std::min(most_stages, plan.devices / std::max(input.replicas, 1u));
+  for (const std::uint32_t stages : stage_numbers(least, most)) {
+    fit = fit_pipeline(input, stages);
+    if (!fit.size) continue;
+    const auto records = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(input.records, std::numeric_limits<std::uint32_t>::max()));
+    const std::uint32_t side_by_side = std::min(plan.devices / stages, records);
+    const std::set<std::uint32_t> numbers =
+        input.replicas > 0 ? std::set{input.replicas} : std::set{1u, side_by_side};
+    for (const std::uint32_t replicas : numbers) {
+      PlanRow& row = plan.rows.emplace_back();
+      row.replicas = replicas;
+      row.size = *fit.size;
+    }
+  }
+  predict_rows(input, plan.rows, threads);
+  plan.best = best_row(plan.rows);
+  plan.turning = turning_point(plan.rows);
+  return plan;
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,75 @@
+#include "jobs/run_prediction.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "jobs/report.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+constexpr std::size_t kMostLengths = 65536;
+
+}  // namespace
+
+std::optional<Work> LengthRecorder::next() {
+  std::optional<Work> work = workload_.next();
+  if (work && !work->prompt.empty()) {
+    const std::size_t known = work->prompt.size() + work->generated.size();
+    under_way_[work->record] = {static_cast<std::uint32_t>(known), 0, work->max_tokens};
+  }
+  return work;
+}
+
+bool LengthRecorder::accept(std::uint64_t record, std::int32_t token) {
+  const bool complete = workload_.accept(record, token);
+  const auto entry = under_way_.find(record);
+  if (entry == under_way_.end()) return complete;
+  ++entry->second.answer_tokens;
+  if (!complete) return false;
+  if (finished_++ % every_ == 0) lengths_.push_back(entry->second);
+  under_way_.erase(entry);
+  if (lengths_.size() == kMostLengths) {
+    for (std::size_t i = 0; i < kMostLengths / 2; ++i) lengths_[i] = lengths_[2 * i];
+    lengths_.resize(kMostLengths / 2);
+    every_ *= 2;
+  }
+  return true;
+}
+
+void LengthRecorder::reject(std::uint64_t record, const std::string& reason) {
+  under_way_.erase(record);
+  workload_.reject(record, reason);
+}
+
+std::optional<Prediction> predict_run(const StageSetup& setup, const PipelineChoice& choice,
+                                      const LengthRecorder& recorder) {
+  if (!setup.cut.in_seconds || recorder.lengths().empty() || !recorder.all_finished()) {
+    return std::nullopt;
+  }
+  // Between real ranks messages are taken to need no time.
+  ReplayPipeline pipeline{{},
+                          choice.machine ? choice.machine->control : LinkModel{},
+                          static_cast<double>(setup.stage->activation_row_bytes()),
+                          {setup.options.slots, setup.options.max_step_tokens,
+                           setup.options.max_sequences, setup.options.kv_blocks},
+                          setup.cost};
+  for (std::size_t i = 0; i < setup.cut.costs.size(); ++i) {
+    const auto rank = static_cast<int>(i);
+    pipeline.stages.push_back(
+        {setup.cut.costs[i], choice.machine ? choice.machine->edge(rank, rank + 1) : LinkModel{}});
+  }
+  return predict(pipeline, recorder.lengths(), {recorder.finished()}).front();
+}
+
+std::string format_predicted_run(const Prediction& prediction, double measured_seconds) {
+  return fmt::format(
+      "predicted {}, measured {} ({:+.1f} %){}\n", format_duration(prediction.seconds),
+      format_duration(measured_seconds), 100 * (measured_seconds / prediction.seconds - 1),
+      prediction.is_sample
+          ? fmt::format(", by a sample of {} records", format_grouped(prediction.replayed_records))
+          : "");
+}
+
+}  // namespace penstock::jobs

@@ -1,0 +1,81 @@
+#include "jobs/run_prediction.hpp"
+
+#include <gtest/gtest.h>
+
+namespace penstock::jobs {
+namespace {
+
+// Ends the answer of record r at its r % 3 + 1-th token.
+class Inner : public Workload {
+ public:
+  std::optional<Work> next() override {
+    if (given == records) return std::nullopt;
+    Work work;
+    work.record = given++;
+    work.prompt.resize(work.record == 4 ? 0 : 10);
+    work.max_tokens = 5;
+    return work;
+  }
+  bool accept(std::uint64_t record, std::int32_t) override {
+    return ++tokens[record] == record % 3 + 1;
+  }
+  void reject(std::uint64_t, const std::string&) override { ++rejected; }
+  void step_done(const std::vector<double>&) override {}
+
+  std::uint64_t records = 6;
+  std::uint64_t given = 0;
+  std::unordered_map<std::uint64_t, std::uint64_t> tokens;
+  int rejected = 0;
+};
+
+TEST(LengthRecorder, LengthsAsTheyTurnOut) {
+  Inner inner;
+  LengthRecorder recorder(inner);
+  while (recorder.next()) {
+  }
+  recorder.reject(5, "too long");
+  EXPECT_EQ(inner.rejected, 1);
+  EXPECT_FALSE(recorder.all_finished());
+  for (const std::uint64_t record : {0, 1, 2, 3, 1, 2, 2}) recorder.accept(record, 0);
+  EXPECT_TRUE(recorder.all_finished());
+  EXPECT_EQ(recorder.finished(), 4u);
+  std::vector<std::uint32_t> answers;
+  for (const ReplayRecord& record : recorder.lengths()) {
+    EXPECT_EQ(record.prompt_tokens, 10u);
+    EXPECT_EQ(record.max_tokens, 5u);
+    answers.push_back(record.answer_tokens);
+  }
+  EXPECT_EQ(answers, (std::vector<std::uint32_t>{1, 1, 2, 3}));  // as they ended
+}
+
+TEST(LengthRecorder, OfManyAnEvenSample) {
+  Inner inner;
+  inner.records = 300'000;
+  LengthRecorder recorder(inner);
+  std::uint64_t tokens = 0;
+  while (const auto work = recorder.next()) {
+    if (work->prompt.empty()) continue;
+    ++tokens;
+    while (!recorder.accept(work->record, 0)) ++tokens;
+  }
+  EXPECT_EQ(recorder.finished(), 299'999u);
+  EXPECT_LT(recorder.lengths().size(), 65536u);
+  EXPECT_GT(recorder.lengths().size(), 65536u / 4);
+  double sum = 0;
+  for (const ReplayRecord& record : recorder.lengths()) sum += record.answer_tokens;
+  EXPECT_NEAR(sum / static_cast<double>(recorder.lengths().size()),
+              static_cast<double>(tokens) / 299'999, 0.01);
+}
+
+TEST(PredictedRun, IsShownBesideTheMeasuredOne) {
+  Prediction prediction;
+  prediction.seconds = 12;
+  EXPECT_EQ(format_predicted_run(prediction, 15), "predicted 12 s, measured 15 s (+25.0 %)\n");
+  prediction.is_sample = true;
+  prediction.replayed_records = 2048;
+  EXPECT_EQ(format_predicted_run(prediction, 9),
+            "predicted 12 s, measured 9.0 s (-25.0 %), by a sample of 2,048 records\n");
+}
+
+}  // namespace
+}  // namespace penstock::jobs

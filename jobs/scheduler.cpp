@@ -10,7 +10,10 @@ namespace {
 
 // A step may take this much longer than those in flight, at most. So prefill work spreads over the
 // slots evenly, while its share can still grow from step to step when there is much of it.
-constexpr double kStepGrowth = 0.25;
+constexpr double kStepGrowth = 0.1;
+// A slot's sequences are only shared out where half of them take at most so much of the time: else
+// it is the weights that take it, which every slot reads anew.
+constexpr double kWorthSharing = 0.9;
 // Rows a prefill chunk gets even so: fewer would not pay for the step.
 constexpr std::uint32_t kLeastChunk = 32;
 // Tokens of an answer expected before any is known.
@@ -18,6 +21,13 @@ constexpr std::uint64_t kFirstExpectation = 128;
 
 std::uint64_t blocks_for(std::uint64_t tokens) {
   return (tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
+}
+
+model::StepShape operator+(const model::StepShape& a, const model::StepShape& b) {
+  return {a.rows + b.rows, a.sampled + b.sampled, a.attended + b.attended, a.cached + b.cached};
+}
+model::StepShape operator-(const model::StepShape& a, const model::StepShape& b) {
+  return {a.rows - b.rows, a.sampled - b.sampled, a.attended - b.attended, a.cached - b.cached};
 }
 
 }  // namespace
@@ -42,6 +52,8 @@ struct Scheduler::Sequence {
 
   std::uint64_t pending() const { return tokens.size() - computed; }
   std::uint64_t generated() const { return tokens.size() - prompt_tokens; }
+  // Its part of a step once its prompt is through.
+  model::StepShape decode_row() const { return {1, 1, tokens.size(), tokens.size()}; }
 };
 
 struct Scheduler::Slot {
@@ -53,7 +65,7 @@ struct Scheduler::Slot {
   std::vector<Item> in_flight;  // the sequences of the step under way
   bool busy = false;
   model::StepShape shape;        // of the latest step
-  double predicted_seconds = 0;  // of the step under way
+  double predicted_seconds = 0;  // of the step under way, or of the next; 0: there is none
   std::size_t table_blocks = 0;  // in the latest plan
 };
 
@@ -134,10 +146,11 @@ bool Scheduler::in_flight(std::uint32_t slot) const { return slots_.at(slot).bus
 
 const model::StepShape& Scheduler::shape(std::uint32_t slot) const { return slots_.at(slot).shape; }
 
+bool Scheduler::nothing_to_begin() const { return !admitting_ || (exhausted_ && waiting_.empty()); }
+
 bool Scheduler::draining() const {
-  return (!admitting_ || (exhausted_ && waiting_.empty())) &&
-         std::any_of(slots_.begin(), slots_.end(),
-                     [](const Slot& slot) { return slot.running.empty(); });
+  return nothing_to_begin() && std::any_of(slots_.begin(), slots_.end(),
+                                           [](const Slot& slot) { return slot.running.empty(); });
 }
 
 model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
@@ -145,6 +158,7 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   if (slot.busy) throw std::logic_error("a slot was planned before its last step was complete");
   Building building{slot, {}, {}, 0};
   building.target_seconds = longest_step();
+  if (nothing_to_begin()) share_out(slot);
   building.plan.sequences.reserve(slot.running.size() + 1);
   building.plan.tokens.reserve(slot.running.size() + 1);
   building.plan.block_table.reserve(slot.table_blocks + slot.running.size());
@@ -154,6 +168,7 @@ model::StepPlan Scheduler::plan(std::uint32_t slot_index) {
   for (Sequence* sequence : slot.running) sequence->in_plan = false;
 
   model::StepPlan& plan = building.plan;
+  slot.predicted_seconds = 0;
   if (plan.rows() == 0) return plan;
   plan.step = next_step_++;
   plan.slot = slot_index;
@@ -181,6 +196,47 @@ double Scheduler::longest_step() const {
   if (others == 0) return 0;
   const double spare = limits_.slots > 2 ? 1.0 / (limits_.slots - 2) : kStepGrowth;
   return seconds / static_cast<double>(others) * (1 + std::min(spare, kStepGrowth));
+}
+
+// Where no admission evens the slots out any more: while this slot's step would be so long that the
+// others wait for it (see longest_step), its youngest move to the shortest, which may be empty.
+// Sequences are not in flight here; blocks and handles stay, as stages know nothing of slots. A
+// slot that nobody needs stays empty: each more reads all the weights.
+void Scheduler::share_out(Slot& slot) {
+  if (slot.running.size() < 2) return;
+  model::StepShape shape;
+  for (const Sequence* sequence : slot.running) shape = shape + sequence->decode_row();
+  double mine = cost_.seconds(shape);
+  const model::StepShape half{shape.rows / 2, shape.sampled / 2, shape.attended / 2,
+                              shape.cached / 2};
+  if (cost_.seconds(half) > mine * kWorthSharing) return;
+  double all = mine;
+  for (const Slot& other : slots_) {
+    if (&other != &slot) all += other.predicted_seconds;
+  }
+  while (slot.running.size() > 1 && (limits_.slots - 1) * mine > all) {
+    Slot* shortest = nullptr;
+    for (Slot& other : slots_) {
+      if (&other != &slot &&
+          (shortest == nullptr || other.predicted_seconds < shortest->predicted_seconds)) {
+        shortest = &other;
+      }
+    }
+    Sequence& youngest = *slot.running.back();
+    const model::StepShape one = youngest.decode_row();
+    const double left = cost_.seconds(shape - one);
+    const double theirs = shortest->predicted_seconds > 0
+                              ? shortest->predicted_seconds + mine - left
+                              : cost_.seconds(one);
+    if (theirs >= mine) return;
+    slot.running.pop_back();
+    --running_;
+    join(youngest, *shortest);
+    all += left - mine + theirs - shortest->predicted_seconds;
+    shortest->predicted_seconds = theirs;
+    mine = left;
+    shape = shape - one;
+  }
 }
 
 // Sequences that are in the slot already: first those that decode (one row each), then those

@@ -94,6 +94,8 @@ class Scheduler {
   struct Building;  // the plan under construction
 
   double longest_step() const;
+  bool nothing_to_begin() const;
+  void share_out(Slot& slot);
   void plan_running(Building& building, bool decodes);
   void admit(Building& building);
   void join(Sequence& sequence, Slot& slot);

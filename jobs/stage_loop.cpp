@@ -54,6 +54,7 @@ class StageLoop {
       const Step step = std::move(next);
       steps_.pop_front();
       context_.finish(step.plan, step.ticket);
+      for (int i = 0; i < step.marks; ++i) mark();
       report(step.plan);
     }
     context_.flush();
@@ -67,7 +68,10 @@ class StageLoop {
     std::span<std::byte> in;
     comm::Ticket ticket = 0;
     Ledger::Time plan_arrival{};
+    int marks = 0;  // that came after its plan
   };
+
+  void mark() { times_.marks.push_back(context_.totals()); }
 
   // A receive is posted as soon as the plan that announces it is here, also while an earlier step
   // is computed. At most `slots` steps are under way and they are computed in order, so the buffer
@@ -84,7 +88,7 @@ class StageLoop {
                                               endpoint_.control->describe(0), in_.size()));
           }
           PlanMessage parsed = parse_plan(message->bytes);
-          Step step{std::move(parsed.plan), {}, 0, parsed.arrival};
+          Step step{std::move(parsed.plan), {}, 0, parsed.arrival, 0};
           context_.note(FlightEvent::plan_received, step.plan.step, step.plan.slot,
                         message->bytes.size());
           step.in = step_bytes(*in_[next_in_++ % in_.size()], stage_, step.plan);
@@ -95,7 +99,12 @@ class StageLoop {
           break;
         }
         case MessageKind::mark:
-          times_.marks.push_back(context_.totals());
+          // A point of the schedule: behind the steps that were planned before it.
+          if (steps_.empty()) {
+            mark();
+          } else {
+            ++steps_.back().marks;
+          }
           break;
         case MessageKind::stop:
           stopped_ = true;

@@ -232,7 +232,8 @@ std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice
   const int buffered = device.kind == DeviceKind::cpu ? 0 : stages + 1;
   const std::uint64_t left = memory_beside_steps(memory, run.config, run.stage_options.dtype,
                                                  run.options.max_step_tokens, buffered);
-  return left - std::min(left, choice.kv_memory);
+  // More than there is gets its message when the cache is sized.
+  return choice.kv_memory < left ? left - choice.kv_memory : left;
 }
 
 StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,

@@ -58,7 +58,7 @@ TEST_F(RehearsalTest, AnswersAreTheSameForAnyLayoutAndNobodyTakesThemForReal) {
   EXPECT_EQ(read_bytes(threads), read_bytes(whole));
   const json ledger = json::parse(read_bytes(threads + ".job/ledger.json"));
   EXPECT_EQ(ledger.at("rehearsal"), "4 x h100-sxm, ndr");
-  EXPECT_GT(ledger.at("seconds").get<double>(), 0);
+  EXPECT_GT(ledger.at("pipeline_seconds").get<double>(), 0);
 }
 
 TEST_F(RehearsalTest, TimeIsTheSameOverThreadsAndRanks) {
@@ -110,7 +110,7 @@ TEST_F(RehearsalTest, WhatMakesNoSenseIsRefused) {
   refused(rehearsed + Arguments{small}, "small.json: 'device': 'memory_bytes' must be");
   std::ofstream(small) << R"({"device": {"like": "h200", "name": "small",
                               "memory_bytes": 9000000000}})";
-  refused(rehearsed + Arguments{small}, "virtual small has for them");
+  refused(rehearsed + Arguments{small}, "memory for 13 of the 32 layers");
 }
 
 }  // namespace

@@ -90,9 +90,9 @@ TEST(Report, ReplicasAreShownWhereThereAreSeveral) {
   const std::string text = format_header(header, 80);
   EXPECT_NE(text.find("schedule    2 replicas of 1 stage, 3 slots, "), std::string::npos) << text;
   EXPECT_EQ(text.substr(text.find("  rank")),
-            "  rank  host     threads  replica  stage  layers  weights       KV    read\n"
-            "     0  n001          16        0      0    0-14   142 MB  31.0 MB  142 MB\n"
-            "     1  node-12       16        1      0   15-29   127 MB  31.0 MB  127 MB\n");
+            "  rank  host     threads  replica  stage  layers  weights       KV     step\n"
+            "     0  n001          16        0      0    0-14   142 MB  31.0 MB  14.2 ms\n"
+            "     1  node-12       16        1      0   15-29   127 MB  31.0 MB   9.0 ms\n");
 
   RunSummary summary;
   summary.replica_seconds = {10, 25, 12};

@@ -62,7 +62,7 @@ class StageCutTest : public testing::Test {
   std::vector<StageCut> cut(const std::vector<std::string>& machines,
                             const std::function<void(int, CutInput&)>& change = {}) const {
     std::vector<StageCut> cuts(machines.size());
-    run_threads(static_cast<int>(machines.size()), [&](comm::Endpoint& endpoint) {
+    run_threads(static_cast<int>(machines.size()), 1, [&](comm::Endpoint& endpoint) {
       const int member = endpoint.control->member();
       CutInput mine = input();
       mine.key = machine(machines[static_cast<std::size_t>(member)]);

@@ -40,7 +40,7 @@ TEST(TimeTable, StraightLinesBetweenPointsAndOnBehindThem) {
   EXPECT_DOUBLE_EQ(table.seconds(12), 20);
   EXPECT_DOUBLE_EQ(table.seconds(13), 23);
   EXPECT_DOUBLE_EQ(table.seconds(32), 80);
-  EXPECT_DOUBLE_EQ(TimeTable{{{4, 3}}}.seconds(400), 3);
+  EXPECT_DOUBLE_EQ((TimeTable{{{4, 3}}}.seconds(400)), 3);
 }
 
 TEST(MeasuredCost, EachPartByHand) {

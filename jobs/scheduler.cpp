@@ -23,9 +23,6 @@ std::uint64_t blocks_for(std::uint64_t tokens) {
   return (tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
 }
 
-model::StepShape operator+(const model::StepShape& a, const model::StepShape& b) {
-  return {a.rows + b.rows, a.sampled + b.sampled, a.attended + b.attended, a.cached + b.cached};
-}
 model::StepShape operator-(const model::StepShape& a, const model::StepShape& b) {
   return {a.rows - b.rows, a.sampled - b.sampled, a.attended - b.attended, a.cached - b.cached};
 }

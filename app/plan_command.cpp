@@ -193,8 +193,15 @@ std::vector<std::string> run_arguments(const po::variables_map& values, const jo
   if (row.replicas > 1) {
     arguments.insert(arguments.end(), {"--replicas", std::to_string(row.replicas)});
   }
-  for (const char* const name : {"input-format", "limit", "max-tokens", "max-context", "slots",
-                                 "max-step-tokens", "dtype", "kv-dtype", "kv-memory"}) {
+  // A run without them would choose for itself, by other rules.
+  arguments.insert(arguments.end(), {"--slots", std::to_string(row.size.slots), "--max-step-tokens",
+                                     std::to_string(row.size.max_step_tokens)});
+  if (values.count("input") == 0 && values.count("max-tokens") == 0) {  // the lengths were given
+    arguments.insert(arguments.end(),
+                     {"--max-tokens", std::to_string(small_count(values, "generate"))});
+  }
+  for (const char* const name :
+       {"input-format", "limit", "max-tokens", "max-context", "dtype", "kv-dtype", "kv-memory"}) {
     if (values.count(name) == 0 || values[name].defaulted()) continue;
     arguments.insert(arguments.end(), {std::string("--") + name, values[name].as<std::string>()});
   }
@@ -280,8 +287,11 @@ int plan_command(Invocation& invocation) {
 
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const jobs::Plan plan = jobs::make_plan(input, threads);
-  std::cout << (is_on(values, "json") ? jobs::to_json(input, plan, source).dump(2) + "\n"
-                                      : jobs::format_plan(input, plan, source));
+  std::cout << (is_on(values, "json")
+                    ? jobs::to_json(input, plan, source)
+                              .dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
+                          "\n"
+                    : jobs::format_plan(input, plan, source));
   if (script.empty()) return 0;
 
   const jobs::PlanRow& best = plan.rows[plan.best];

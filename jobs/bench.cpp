@@ -246,7 +246,7 @@ void print_results(const std::vector<BenchRow>& rows, const std::optional<Steady
     for (const BenchRow& row : rows) all["rows"].push_back(to_json(row));
     if (steady) all["steady"] = to_json(*steady);
     if (!setup.rehearsal.empty()) all["rehearsal"] = setup.rehearsal;
-    text = all.dump(2) + "\n";
+    text = all.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
   } else {
     text = format_device(setup) + (steady ? format_steady(*steady, options)
                                           : format_bench(rows, machine, options, setup.rehearsal));

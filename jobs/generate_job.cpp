@@ -225,7 +225,8 @@ void GenerateJob::wait_for_state() {
 }
 
 int GenerateJob::finish(const PipelineTotals& totals) {
-  own_.sync();
+  // At once: others may still work for long, and may fail.
+  stay_alive(alive_, [this](const Alive&) { own_.finish(); });
   drivers_.wait_for_others([this] { before_step(); });
   const Ledger::Time now = steady_now();
   drivers_.statuses()[0] = own_.last_status(totals);
@@ -233,7 +234,6 @@ int GenerateJob::finish(const PipelineTotals& totals) {
   int code = 0;
   stay_alive(alive_, [&](const Alive& moved) {
     wait_for_state();
-    own_.finish();
     write_ledger(now);
     if (counts().left == 0) {
       code = merge(moved);

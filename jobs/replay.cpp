@@ -92,6 +92,7 @@ class Replay : private StepRunner {
       ends_[i] = stage.now();
       if (i + 1 < stages_.size()) activations = stage.activations_arrival(bytes);
     }
+    totals_.work = totals_.work + shape;
     Slot& slot = slots_[plan.slot];
     slot.samples = shape.sampled;
     slot.back = ends_.back();

@@ -54,7 +54,9 @@ class ReplicaJob {
   // Has what is finished written at once; any thread, once it has begun.
   void hurry() noexcept { journal_->hurry(); }
   // Writes nothing more: the files are another job's.
-  void abandon() noexcept { journal_->abandon(); }
+  void abandon() noexcept {
+    if (journal_) journal_->abandon();
+  }
   // What is finished is on disk when it returns.
   void sync() {
     if (journal_) journal_->sync();

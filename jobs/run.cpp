@@ -106,8 +106,12 @@ void tell_prediction(const StageSetup& setup, const RunOptions& options,
                      const Alive& alive) {
   if (options.quiet) return;
   std::optional<Prediction> prediction;
-  stay_alive(alive,
-             [&](const Alive&) { prediction = predict_run(setup, options.pipeline, recorder); });
+  try {
+    stay_alive(alive,
+               [&](const Alive&) { prediction = predict_run(setup, options.pipeline, recorder); });
+  } catch (const std::exception& error) {  // the job is done, whatever would have been predicted
+    print(fmt::format("no prediction: {}\n", error.what()));
+  }
   if (prediction) print(format_predicted_run(*prediction, totals.seconds));
 }
 
@@ -182,9 +186,9 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     LengthRecorder recorder(work->workload());
     const PipelineTotals totals = drive(endpoint, setup, options, &signals, *work, recorder);
     const int code = job->finish(totals);
-    tell_prediction(setup, options, recorder, totals, alive);
     drivers.end();
     drivers.dismiss_stages();
+    tell_prediction(setup, options, recorder, totals, alive);
     return code;
   });
 }

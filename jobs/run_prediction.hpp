@@ -28,6 +28,7 @@ class LengthRecorder : public Workload {
   }
   void stop_requested(StopRequest request) override { workload_.stop_requested(request); }
   bool mark_due() override { return workload_.mark_due(); }
+  void poll() override { workload_.poll(); }
   void step_done(const std::vector<double>& busy) override { workload_.step_done(busy); }
 
   bool all_finished() const { return under_way_.empty(); }

@@ -214,11 +214,12 @@ void Scheduler::share_out(Slot& slot) {
   while (slot.running.size() > 1 && (limits_.slots - 1) * mine > all) {
     Slot* shortest = nullptr;
     for (Slot& other : slots_) {
-      if (&other != &slot &&
+      if (&other != &slot && other.running.size() < limits_.max_sequences &&
           (shortest == nullptr || other.predicted_seconds < shortest->predicted_seconds)) {
         shortest = &other;
       }
     }
+    if (shortest == nullptr) return;
     Sequence& youngest = *slot.running.back();
     const model::StepShape one = youngest.decode_row();
     const double left = cost_.seconds(shape - one);

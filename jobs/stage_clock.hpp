@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -19,8 +20,11 @@ inline Ledger::Time steady_now() {
       std::chrono::steady_clock::now().time_since_epoch());
 }
 
+// A century at most, so that sums of what hostile figures say stay numbers.
 inline Ledger::Time from_seconds(double seconds) {
-  return std::chrono::duration_cast<Ledger::Time>(std::chrono::duration<double>(seconds));
+  constexpr double kMost = 3e9;
+  return std::chrono::duration_cast<Ledger::Time>(
+      std::chrono::duration<double>(std::min(seconds, kMost)));
 }
 
 // One direction of an edge of the pipeline: a message begins to leave when the one before it has

@@ -205,6 +205,9 @@ TEST(Replay, IsWhatTheRehearsalOfAPipelineSays) {
     EXPECT_EQ(a.prompt_tokens, b.prompt_tokens);
     EXPECT_EQ(a.generated_tokens, b.generated_tokens);
     EXPECT_EQ(a.evictions, b.evictions);
+    EXPECT_EQ(a.work.rows, b.work.rows);
+    EXPECT_EQ(a.work.cached, b.work.cached);
+    EXPECT_GT(b.work.sampled, 0u);
     EXPECT_EQ(real.rejected, replayed.rejected);
     ASSERT_EQ(a.stages.size(), b.stages.size());
     for (std::size_t i = 0; i < a.stages.size(); ++i) {

@@ -20,13 +20,31 @@ class Inner : public Workload {
     return ++tokens[record] == record % 3 + 1;
   }
   void reject(std::uint64_t, const std::string&) override { ++rejected; }
-  void step_done(const std::vector<double>&) override {}
+  void step_done(const std::vector<double>&) override { ++told; }
+  Pace pace(const std::function<double()>&) override { return Pace::drain; }
+  void stop_requested(StopRequest) override { ++told; }
+  bool mark_due() override { return true; }
+  void poll() override { ++told; }
+  void begin(std::function<Ledger::Time()>) override { ++told; }
 
+  int told = 0;
   std::uint64_t records = 6;
   std::uint64_t given = 0;
   std::unordered_map<std::uint64_t, std::uint64_t> tokens;
   int rejected = 0;
 };
+
+TEST(LengthRecorder, PassesEverythingOn) {
+  Inner inner;
+  LengthRecorder recorder(inner);
+  recorder.begin({});
+  recorder.stop_requested(StopRequest::drain);
+  recorder.poll();
+  recorder.step_done({});
+  EXPECT_EQ(inner.told, 4);
+  EXPECT_TRUE(recorder.mark_due());
+  EXPECT_EQ(recorder.pace({}), Pace::drain);
+}
 
 TEST(LengthRecorder, LengthsAsTheyTurnOut) {
   Inner inner;

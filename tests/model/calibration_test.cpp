@@ -80,6 +80,18 @@ TEST(FitTables, FindsWhatTheMachineDoes) {
   EXPECT_EQ(fit.embedding.points.back(), (std::pair<std::uint64_t, double>{128, 130}));
 }
 
+// Decoding behind 480 more positions takes less than 65,536 attended ones say it should: reading
+// would have a negative time, so attending has it all. 1000 * 65536 / (65536^2 + 480^2), nearly.
+TEST(FitTables, NeitherFactorOfAttentionIsNegative) {
+  const std::vector<PartSample> samples = {{{1, 1, 32, 32}, 0, 5, 1},
+                                           {{1, 1, 512, 512}, 0, 1, 1},
+                                           {{128, 1, 8256, 128}, 0, 50, 1},
+                                           {{128, 1, 73792, 640}, 0, 1050, 1}};
+  const PartTables fit = fit_tables(samples);
+  EXPECT_EQ(fit.cached_seconds, 0);
+  EXPECT_NEAR(fit.attended_seconds, 1000.0 / 65536, 1e-5);
+}
+
 // What a busy machine measures: fewer rows took longer, more context less.
 TEST(FitTables, NoisyTimesNeitherFallNorTurnNegative) {
   const std::vector<PartSample> samples = {{{1, 1, 32, 32}, 0.1, 5, 3},

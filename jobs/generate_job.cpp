@@ -313,6 +313,7 @@ void GenerateJob::fail(bool restart_helps) noexcept {
     own_.sync();
   } catch (...) {
   }
+  own_.abandon();  // nothing may come behind the lock's release
   try {
     wait_for_state();
   } catch (...) {

@@ -386,6 +386,36 @@ TEST(Scheduler, TheEvictedComeBackWhenNoneIsAdmitted) {
   EXPECT_EQ(scheduler.idle(), tokens.size() == 3);
 }
 
+// The first slot's long sequences may move only where there is room.
+TEST(Scheduler, ASlotThatIsFullGetsNoMoreInTheDrain) {
+  constexpr std::uint32_t kMost = 4;
+  constexpr std::uint64_t kLong = 1000;
+  constexpr std::uint64_t kShort = 200;
+  Scheduler scheduler({4, 64, kMost, 1000}, tiny_cost());
+  for (std::uint64_t record = 0; record < 100; ++record) {
+    ASSERT_TRUE(scheduler.add(work(record, 1, record < kMost ? kLong : kShort)));
+  }
+  std::vector<std::vector<std::int32_t>> sampled(4);
+  std::unordered_map<std::uint64_t, std::uint64_t> tokens;
+  std::size_t most = 0;
+  for (int round = 0; round < 900; ++round) {
+    if (round == 750) scheduler.set_admitting(false);
+    for (std::uint32_t slot = 0; slot < 4; ++slot) {
+      if (scheduler.in_flight(slot)) {
+        for (const SampledToken& token : scheduler.complete(slot, sampled[slot])) {
+          if (++tokens[token.record] == (token.record < kMost ? kLong : kShort)) {
+            scheduler.finish(token.record);
+          }
+        }
+      }
+      const model::StepPlan plan = scheduler.plan(slot);
+      sampled[slot].assign(plan.sequences.size(), 1);  // all prompts are one token
+      most = std::max(most, plan.sequences.size());
+    }
+  }
+  EXPECT_EQ(most, kMost);
+}
+
 TEST(Scheduler, RoundsThatAreNeeded) {
   Scheduler scheduler({1, 64, 64, 100}, tiny_cost());
   EXPECT_EQ(scheduler.rounds_needed(), 128U);  // of a record that is not known yet

@@ -11,8 +11,6 @@
 #include "jobs/launch.hpp"
 #include "jobs/manifest.hpp"
 #include "jobs/stage_context.hpp"
-#include "model/error.hpp"
-#include "model/text/tokenizer_files.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -56,20 +54,8 @@ ReplicaJob::ReplicaJob(const RunOptions& options, Drivers& drivers)
     : options_(options), drivers_(drivers) {
   checkpoint_.emplace(options.pipeline.checkpoint);
   const auto config = model::from_attributes(checkpoint_->header().config);
-  const auto files = model::from_blobs(checkpoint_->header().tokenizer);
-  try {
-    tokenizer_.emplace(model::Tokenizer::from_json(files.tokenizer_json));
-  } catch (const model::ModelError& error) {
-    throw io::FileError(options.pipeline.checkpoint, error.what());
-  }
-  chat_template_.emplace(files.chat_template);
-  context_.tokenizer = &*tokenizer_;
-  context_.chat_template = &*chat_template_;
-  context_.vocab_size = config.vocab_size;
-  context_.eos_token_ids = eos_token_ids(config, files.generation_config);
-  context_.defaults =
-      default_params(files.generation_config, options.generation, config.vocab_size);
-  context_.context_limit = context_limit(config, options.pipeline);
+  tools_.emplace(*checkpoint_, options.pipeline.checkpoint, config, options.generation,
+                 context_limit(config, options.pipeline));
 }
 
 void ReplicaJob::begin(const io::IndexedInput& input, io::InputFormat format, ReplicaShare share,
@@ -77,11 +63,10 @@ void ReplicaJob::begin(const io::IndexedInput& input, io::InputFormat format, Re
   hooks_ = std::move(hooks);
   clock_.emplace(std::move(clock));
   finished_ = std::move(share.finished);
-  builder_.emplace(context_);
-  dataset_.emplace(input, format, *builder_, share.range, finished_);
+  dataset_.emplace(input, format, tools_->builder(), share.range, finished_);
   journal_.emplace(journal);
   workload_.emplace(
-      *dataset_, *tokenizer_, *journal_, std::move(share.earlier),
+      *dataset_, tools_->tokenizer(), *journal_, std::move(share.earlier),
       GenerateHooks{[this](const std::vector<double>& busy) { busy_ = busy; },
                     [this](const std::function<double()>& needed) { return pace(needed); },
                     [this](StopRequest request) { drivers_.take_request(request); },
@@ -111,7 +96,7 @@ void ReplicaJob::join(const Alive& alive) {
 // Option files may differ from host to host.
 void ReplicaJob::require_parameters(const nlohmann::json& theirs) const {
   const nlohmann::json mine = to_manifest(options_.version, options_.pipeline.checkpoint, "", {},
-                                          context_.defaults, context_.context_limit);
+                                          context().defaults, context().context_limit);
   const std::vector<std::string> lines =
       differences({{"parameters", theirs}}, {{"parameters", mine.at("parameters")}});
   if (lines.empty()) return;

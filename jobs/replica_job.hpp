@@ -14,10 +14,9 @@
 #include "jobs/generate_workload.hpp"
 #include "jobs/job_clock.hpp"
 #include "jobs/replica_share.hpp"
+#include "jobs/request_tools.hpp"
 #include "jobs/run.hpp"
 #include "jobs/stay_alive.hpp"
-#include "model/text/chat_template.hpp"
-#include "model/text/tokenizer.hpp"
 
 namespace penstock::jobs {
 
@@ -29,7 +28,7 @@ class ReplicaJob {
   // arguments must outlive the job.
   ReplicaJob(const RunOptions& options, Drivers& drivers);
 
-  const RequestContext& context() const { return context_; }
+  const RequestContext& context() const { return tools_->context(); }
   const io::CheckpointReader& checkpoint() const { return *checkpoint_; }  // until it is taken
   io::CheckpointReader take_checkpoint() { return std::move(*checkpoint_); }
 
@@ -78,11 +77,8 @@ class ReplicaJob {
   const RunOptions& options_;
   Drivers& drivers_;
   std::optional<io::CheckpointReader> checkpoint_;
-  std::optional<model::Tokenizer> tokenizer_;
-  std::optional<model::ChatTemplate> chat_template_;
-  RequestContext context_;
+  std::optional<RequestTools> tools_;
   Hooks hooks_;
-  std::optional<RequestBuilder> builder_;
   std::optional<io::IndexedInput> joined_input_;  // of a replica other than the first
   io::RecordSet finished_;                        // by earlier runs
   std::optional<Dataset> dataset_;

@@ -16,14 +16,13 @@ RequestTools::RequestTools(const io::CheckpointReader& checkpoint, const std::st
     throw io::FileError(path, error.what());
   }
   chat_template_.emplace(files.chat_template);
-  RequestContext context;
-  context.tokenizer = &*tokenizer_;
-  context.chat_template = &*chat_template_;
-  context.vocab_size = config.vocab_size;
-  context.eos_token_ids = eos_token_ids(config, files.generation_config);
-  context.defaults = default_params(files.generation_config, options, config.vocab_size);
-  context.context_limit = context_limit;
-  builder_.emplace(context);
+  context_.tokenizer = &*tokenizer_;
+  context_.chat_template = &*chat_template_;
+  context_.vocab_size = config.vocab_size;
+  context_.eos_token_ids = eos_token_ids(config, files.generation_config);
+  context_.defaults = default_params(files.generation_config, options, config.vocab_size);
+  context_.context_limit = context_limit;
+  builder_.emplace(context_);
 }
 
 }  // namespace penstock::jobs

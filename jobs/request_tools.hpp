@@ -23,11 +23,14 @@ class RequestTools {
   RequestTools(const RequestTools&) = delete;
   RequestTools& operator=(const RequestTools&) = delete;
 
+  const model::Tokenizer& tokenizer() const { return *tokenizer_; }
+  const RequestContext& context() const { return context_; }
   const RequestBuilder& builder() const { return *builder_; }
 
  private:
   std::optional<model::Tokenizer> tokenizer_;
   std::optional<model::ChatTemplate> chat_template_;
+  RequestContext context_;
   std::optional<RequestBuilder> builder_;
 };
 

@@ -12,126 +12,12 @@
 #include "jobs/stage_copy.hpp"
 #include "model/error.hpp"
 #include "model/gpu_sizes.hpp"
-#include "model/host_memory.hpp"
 #include "model/load_weights.hpp"
 
 namespace penstock::jobs {
 namespace {
 
 using nlohmann::json;
-
-json to_json(const StageReport& report) {
-  return {{"rank", report.rank},
-          {"host", report.host},
-          {"threads", report.threads},
-          {"replica", report.replica},
-          {"stage", report.stage},
-          {"begin", report.layer_begin},
-          {"end", report.layer_end},
-          {"predicted", report.predicted},
-          {"weights", report.weight_bytes},
-          {"kv", report.kv_bytes},
-          {"read", report.bytes_read},
-          {"loaded", report.bytes_loaded},
-          {"load_seconds", report.load_seconds},
-          {"copy", report.copy},
-          {"warning", report.warning},
-          {"gpu", report.gpu},
-          {"gpu_uuid", report.gpu_uuid},
-          {"gpu_memory", report.gpu_memory_bytes}};
-}
-
-StageReport report_from(const json& j) {
-  StageReport report;
-  report.rank = j.at("rank");
-  report.host = j.at("host");
-  report.threads = j.at("threads");
-  report.replica = j.at("replica");
-  report.stage = j.at("stage");
-  report.layer_begin = j.at("begin");
-  report.layer_end = j.at("end");
-  report.predicted = j.at("predicted");
-  report.weight_bytes = j.at("weights");
-  report.kv_bytes = j.at("kv");
-  report.bytes_read = j.at("read");
-  report.bytes_loaded = j.at("loaded");
-  report.load_seconds = j.at("load_seconds");
-  report.copy = j.at("copy");
-  report.warning = j.at("warning");
-  report.gpu = j.at("gpu");
-  report.gpu_uuid = j.at("gpu_uuid");
-  report.gpu_memory_bytes = j.at("gpu_memory");
-  return report;
-}
-
-// What each of a node's ranks may still take. All must ask before any of them takes it.
-std::uint64_t memory_share(int node_ranks) {
-  return model::available_memory_bytes() / static_cast<std::uint64_t>(node_ranks);
-}
-
-// What a stage may take of its GPU for the KV cache. What kv_memory_bytes() leaves free for
-// activations is one stage's, so those that share a GPU leave it once more each.
-std::uint64_t gpu_share(const StageSetup& setup) {
-  const std::uint64_t free = setup.stage->kv_memory_bytes();
-  if (setup.device.sharers == 1) return free;
-  const std::uint64_t share = free / static_cast<std::uint64_t>(setup.device.sharers);
-  const std::uint64_t activations = 2 * std::uint64_t{setup.options.slots} *
-                                    setup.options.max_step_tokens *
-                                    setup.stage->activation_row_bytes();
-  return share - std::min(share, activations);
-}
-
-// What a stage may take for its KV cache, and of whom it has that.
-struct KvShare {
-  std::uint64_t bytes = 0;
-  int sharers = 1;
-  std::string_view place;  // that they share
-  std::string device;      // with memory of its own; empty on CPUs
-};
-
-KvShare kv_share(const StageSetup& setup, int node_ranks) {
-  switch (setup.device.kind) {
-    case DeviceKind::cuda:
-      return {gpu_share(setup), setup.device.sharers, "GPU",
-              comm::device::describe(setup.device.gpu)};
-    case DeviceKind::virtual_device:
-      return {setup.stage->kv_memory_bytes(), 1, "device", setup.stage->numeric_class()};
-    default:
-      return {memory_share(node_ranks), node_ranks, "node", ""};
-  }
-}
-
-// KV blocks that this stage has memory for.
-std::uint64_t affordable_blocks(const StageSetup& setup, const PipelineChoice& choice,
-                                int node_ranks) {
-  const auto [share, sharers, place, own_memory] = kv_share(setup, node_ranks);
-  const std::uint64_t block_bytes = setup.stage->kv_block_bytes();
-  if (choice.kv_memory > 0) {
-    const std::uint64_t blocks = choice.kv_memory / block_bytes;
-    if (blocks == 0) {
-      throw UsageError(fmt::format("--kv-memory {} holds no KV block of {}: give more",
-                                   format_bytes(choice.kv_memory), format_bytes(block_bytes)));
-    }
-    if (blocks * block_bytes > share) {
-      throw UsageError(
-          fmt::format("--kv-memory {} is more than the {} that each of the {} ranks on this {} "
-                      "can still have: give less, or start fewer ranks on a {}",
-                      format_bytes(choice.kv_memory), format_bytes(share), sharers, place, place));
-    }
-    return blocks;
-  }
-  if (!own_memory.empty() && share < block_bytes) {
-    throw UsageError(
-        fmt::format("{} has {} left for the KV cache beside weights and activations, less than a "
-                    "block of {}: use more stages, or less --max-step-tokens",
-                    own_memory, format_bytes(share), format_bytes(block_bytes)));
-  }
-  const std::uint64_t useful =
-      useful_kv_blocks(setup.options.slots, setup.options.max_sequences, setup.context_limit);
-  // A device has nothing else to do; a node's memory also holds files and other programs.
-  return std::clamp<std::uint64_t>((own_memory.empty() ? share / 2 : share) / block_bytes, 1,
-                                   useful);
-}
 
 // Models for the balance of steps, where only ratios count; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
@@ -281,7 +167,8 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
                    const comm::CpuPlacement& placement, int node_ranks) {
   json mine;
   agree_on(endpoint, "sizing the KV cache", [&] {
-    mine["blocks"] = affordable_blocks(setup, choice, node_ranks);
+    mine["blocks"] = affordable_kv_blocks({*setup.stage, setup.device, setup.options,
+                                           setup.context_limit, choice.kv_memory, node_ranks});
     mine["numeric_class"] = setup.stage->numeric_class();
     const bool computes = setup.device.kind != DeviceKind::virtual_device;
     mine["warning"] =
@@ -323,44 +210,6 @@ void size_kv_cache(comm::Endpoint& endpoint, StageSetup& setup, const PipelineCh
 
 }  // namespace
 
-int RankPlace::threads(const PipelineChoice& choice) const {
-  return choice.threads > 0 ? choice.threads : comm::default_threads(cpus, node_ranks);
-}
-
-RankPlace place_of(const comm::World& world, const Layout& layout) {
-  RankPlace place{comm::cpu_placement(), world.node_size()};
-  if (layout.link == LinkKind::local) {  // the stages share what this one process may use
-    place.node_ranks = layout.stages;
-    place.cpus.node_cpus = std::min(place.cpus.node_cpus, place.cpus.allowed_cpus);
-  }
-  return place;
-}
-
-io::DType compute_dtype(const PipelineChoice& choice, DeviceKind device, io::DType stored) {
-  const bool gpu = device == DeviceKind::cuda || device == DeviceKind::virtual_device;
-  const bool kept = stored == io::DType::bf16 || (gpu && stored == io::DType::f16);
-  const io::DType dtype = choice.dtype.value_or(kept ? stored : io::DType::f32);
-  if (dtype == io::DType::f16 && !gpu) {
-    throw UsageError("--dtype f16 needs a GPU; use bf16 or f32");
-  }
-  return dtype;
-}
-
-io::DType compute_kv_dtype(const PipelineChoice& choice, DeviceKind device, io::DType dtype) {
-  const io::DType kv_dtype = choice.kv_dtype.value_or(dtype);
-  if (kv_dtype == io::DType::f16 && device == DeviceKind::cpu) {
-    throw UsageError("--kv-dtype f16 needs a GPU; use bf16 or f32");
-  }
-  return kv_dtype;
-}
-
-std::uint64_t load_memory(const StageDevice& device, int node_ranks) {
-  if (device.kind == DeviceKind::virtual_device) return 0;
-  if (device.kind != DeviceKind::cuda) return memory_share(node_ranks);
-  if (device.sharers == 1) return 0;
-  return comm::device::gpu_memory().free_bytes / static_cast<std::uint64_t>(device.sharers);
-}
-
 model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace& place,
                                       int threads, const model::ModelConfig& config,
                                       io::DType dtype, io::DType kv_dtype) {
@@ -380,44 +229,6 @@ model::CalibrationKey calibration_key(const StageDevice& device, const RankPlace
   key.kv_dtype = io::to_string(kv_dtype);
   key.network = model::describe_parts(config);
   return key;
-}
-
-void check_choice(const PipelineChoice& choice) {
-  if (choice.device != DeviceKind::virtual_device) {
-    if (choice.machine) throw UsageError("--virtual describes the devices of --device virtual");
-    if (choice.realtime) throw UsageError("--virtual-realtime needs --device virtual");
-    return;
-  }
-  if (!choice.machine) {
-    throw UsageError("--device virtual needs --virtual SPEC, for example --virtual h100-sxm");
-  }
-  if (!choice.stage_dir.empty()) {
-    throw UsageError("--stage-dir copies weights, and --device virtual reads none: leave it out");
-  }
-}
-
-std::uint64_t memory_beside_steps(std::uint64_t memory_bytes, const model::ModelConfig& c,
-                                  io::DType dtype, std::uint32_t max_step_tokens,
-                                  int buffered_steps) {
-  // The wide buffers of a step; a stage checks all of them, exactly, before it allocates any.
-  const auto width = static_cast<std::uint64_t>(3 * c.intermediate_size + 5 * c.hidden_size +
-                                                (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
-  const auto between = static_cast<std::uint64_t>(2 * buffered_steps * c.hidden_size);
-  const std::uint64_t bytes = max_step_tokens * (width + between) * io::size_of(dtype);
-  return memory_bytes - std::min(memory_bytes, bytes);
-}
-
-std::uint64_t useful_kv_blocks(std::uint32_t slots, std::uint32_t max_sequences,
-                               std::uint32_t context_limit) {
-  constexpr std::uint64_t kUsualContext = 2048;
-  const std::uint64_t sequences = std::uint64_t{slots} * max_sequences;
-  const std::uint64_t tokens = std::min<std::uint64_t>(context_limit, kUsualContext);
-  return std::max(sequences * tokens, std::uint64_t{context_limit}) / model::kKvBlockTokens + 1;
-}
-
-std::uint32_t context_limit(const model::ModelConfig& config, const PipelineChoice& choice) {
-  const auto limit = static_cast<std::uint32_t>(config.max_position);
-  return choice.max_context == 0 ? limit : std::min(limit, choice.max_context);
 }
 
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
@@ -535,8 +346,8 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   size_kv_cache(endpoint, setup, choice, placement, node_ranks);
   report.kv_bytes = setup.options.kv_blocks * setup.stage->kv_block_bytes();
   for (const std::string& text :
-       endpoint.all().all_gather(to_json(report).dump(), "the layout", endpoint.watchdog)) {
-    const StageReport& of_stage = setup.reports.emplace_back(report_from(json::parse(text)));
+       endpoint.all().all_gather(json(report).dump(), "the layout", endpoint.watchdog)) {
+    const StageReport& of_stage = setup.reports.emplace_back(json::parse(text).get<StageReport>());
     if (!of_stage.warning.empty()) {
       setup.warnings.push_back(
           fmt::format("rank {}, host {}: {}", of_stage.rank, of_stage.host, of_stage.warning));

@@ -82,11 +82,6 @@ void add_options(OptionParser& parser) {
   output("force", flag(), "replace FILE if it is there already");
 }
 
-// The ranks of a machine whose device is called so have no GPU each.
-bool has_gpus(const jobs::VirtualMachine& machine) {
-  return machine.device.name.find("cpu") == std::string::npos;
-}
-
 // What the command line says about the job, but for the records.
 jobs::PlanInput plan_input(const po::variables_map& values,
                            const io::CheckpointReader& checkpoint) {
@@ -216,7 +211,7 @@ jobs::SlurmJob slurm_job(const po::variables_map& values, const jobs::PlanInput&
   const auto out = given<std::string>(values, "output");
   if (in) job.input = fs::absolute(*in).string();
   if (out) job.output = fs::absolute(*out).string();
-  job.gpus = has_gpus(input.machine);
+  job.gpus = input.machine.gpus;
   job.ranks_per_node = static_cast<std::uint32_t>(input.machine.devices_per_node);
   job.cpus_per_rank = small_count(values, "cpus-per-task", 1 << 16);
   if (job.cpus_per_rank == 0) {

@@ -287,9 +287,11 @@ IndexedInput::IndexedInput(const std::string& input_path, const std::string& ind
   state_->index.read_at(0, std::as_writable_bytes(std::span(&header, 1)));
   if (header.magic != kMagic) throw FileError(index_path, "is not an index of records");
   if (header.version != kVersion || header.entry_bytes != sizeof(IndexEntry)) {
-    throw FileError(index_path,
-                    fmt::format("has index version {}, this program reads {}; remove it",
-                                header.version, kVersion));
+    throw FileError(
+        index_path,
+        fmt::format("has index version {}, this program reads {}: go on with the program that "
+                    "made it, or start over",
+                    header.version, kVersion));
   }
   if (header.count != (index_bytes - sizeof(header)) / sizeof(IndexEntry) ||
       (index_bytes - sizeof(header)) % sizeof(IndexEntry) != 0) {

@@ -1,5 +1,7 @@
 #include "io/utf8.hpp"
 
+#include <algorithm>
+
 #include <cstdint>
 #include <cstring>
 
@@ -47,6 +49,11 @@ bool is_valid_utf8(std::string_view text) {
     at += unit.size_bytes;
   }
   return true;
+}
+
+bool has_control_characters(std::string_view text) {
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; });
 }
 
 std::string to_valid_utf8(std::string_view bytes) {

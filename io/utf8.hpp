@@ -22,6 +22,9 @@ Utf8Unit scan_utf8(std::string_view text, std::size_t at);
 
 bool is_valid_utf8(std::string_view text);
 
+// Whether a terminal would do something else than show it.
+bool has_control_characters(std::string_view text);
+
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
 // `bytes` with each unit that is not a character replaced by U+FFFD, as Python's

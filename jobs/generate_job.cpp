@@ -169,9 +169,8 @@ void GenerateJob::begin(const StageSetup& setup) {
   stay_alive(alive_, [this](const Alive&) { go_on(drivers_.replicas()); });
   for (int replica = 1; replica < drivers_.replicas(); ++replica) {
     const ManifestInput& input = input_->description();
-    drivers_.send_share(
-        replica, {std::move(shares_[static_cast<std::size_t>(replica)]), input_->records().size(),
-                  input.format, manifest_.at("parameters")});
+    drivers_.send_share(replica, {std::move(shares_[static_cast<std::size_t>(replica)]),
+                                  input.index_xxh3, input.format, manifest_.at("parameters")});
   }
   shares_.clear();
   stages_ = setup.reports;

@@ -76,8 +76,8 @@ std::string format_turning(const TurningPoint& turning) {
       why = "each step has fewer rows for the time that it takes anyway";
       break;
   }
-  return fmt::format("up to {}; with {} a device does {:.0f} % less: {}; more replicas pay instead",
-                     turning.stages, turning.beyond, 100 * turning.less, why);
+  return fmt::format("up to {}; with {} a device does {:.0f} % less: {}", turning.stages,
+                     turning.beyond, 100 * turning.less, why);
 }
 
 std::string from_to(std::int64_t first, std::int64_t last) {

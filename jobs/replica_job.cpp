@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "io/error.hpp"
+#include "io/input_fingerprint.hpp"
 #include "jobs/launch.hpp"
 #include "jobs/manifest.hpp"
 #include "jobs/stage_context.hpp"
@@ -25,20 +26,19 @@ constexpr std::chrono::seconds kFilesAppear{90};
 // The index that replica 0's driver has just put into the job's folder, maybe on another host,
 // where an older one may have been before.
 io::IndexedInput open_index(const std::string& input, const std::string& index,
-                            std::uint64_t records) {
+                            const std::string& index_xxh3) {
   const auto end = std::chrono::steady_clock::now() + kFilesAppear;
   for (;;) {
+    const bool late = std::chrono::steady_clock::now() >= end;
     try {
-      io::IndexedInput opened(input, index);
-      if (opened.size() == records) return opened;
-      if (std::chrono::steady_clock::now() >= end) {
-        throw io::FileError(
-            index, fmt::format("has {} records here, but {} where replica 0's driver made it; the "
-                               "output must be on a file system that all nodes share",
-                               opened.size(), records));
+      if (io::hash_of_file(index) == index_xxh3) return {input, index};
+      if (late) {
+        throw io::FileError(index,
+                            "is not the one that replica 0's driver made; the output must be on a "
+                            "file system that all nodes share");
       }
     } catch (const io::FileError&) {
-      if (std::chrono::steady_clock::now() >= end) throw;
+      if (late) throw;
     }
     std::this_thread::sleep_for(100ms);
   }
@@ -85,8 +85,8 @@ void ReplicaJob::join(const Alive& alive) {
   const std::string folder = options_.output + ".job";
   const std::string& input = options_.input.path;
   stay_alive(alive, [&](const Alive&) {
-    joined_input_.emplace(
-        open_index(input == "-" ? folder + "/input" : input, folder + "/index", message.records));
+    joined_input_.emplace(open_index(input == "-" ? folder + "/input" : input, folder + "/index",
+                                     message.index_xxh3));
     begin(*joined_input_, message.format, std::move(message.share),
           journal_of(folder, drivers_.replica()),
           make_drain_clock(options_.time_limit, options_.drain_margin, options_.started), {});

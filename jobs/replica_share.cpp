@@ -51,7 +51,7 @@ json head_of(const ShareMessage& message) {
           {"answered", share.earlier.answered},
           {"failed", share.earlier.failed},
           {"partial", partial},
-          {"records", message.records},
+          {"index_xxh3", message.index_xxh3},
           {"text", message.format == io::InputFormat::text},
           {"parameters", message.parameters}};
 }
@@ -133,7 +133,7 @@ ShareMessage parse_share(std::span<const std::byte> bytes) try {
     partial.resize(tokens);
     if (tokens > 0) std::memcpy(partial.data(), ids.data(), ids.size());
   }
-  message.records = head.at("records");
+  message.index_xxh3 = head.at("index_xxh3");
   message.format = head.at("text").get<bool>() ? io::InputFormat::text : io::InputFormat::jsonl;
   message.parameters = head.at("parameters");
   return message;

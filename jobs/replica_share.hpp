@@ -30,7 +30,7 @@ std::vector<ReplicaShare> split_job(const RecordRange& range, const io::RecordSe
 // What the driver of another replica needs to know before it can begin.
 struct ShareMessage {
   ReplicaShare share;
-  std::uint64_t records = 0;  // in the index
+  std::string index_xxh3;  // of the index file
   io::InputFormat format = io::InputFormat::jsonl;
   nlohmann::json parameters;  // of the manifest, which must be its own as well
 };

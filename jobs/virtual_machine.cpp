@@ -14,6 +14,7 @@
 #include "io/error.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
+#include "io/utf8.hpp"
 #include "jobs/launch.hpp"
 #include "model/error.hpp"
 
@@ -49,13 +50,14 @@ struct UsualNode {
   int devices;
   std::string_view in_node;
   std::string_view between_nodes;
+  bool gpus;
 };
 constexpr std::array<UsualNode, 5> kUsualNodes = {{
-    {"h100-sxm", 8, "nvlink", "ndr"},
-    {"h200", 8, "nvlink", "ndr"},
-    {"a100-80", 8, "nvlink3", "hdr"},
-    {"mi300x", 8, "xgmi", "ndr"},
-    {"cpu-node", 1, "hdr", "hdr"},
+    {"h100-sxm", 8, "nvlink", "ndr", true},
+    {"h200", 8, "nvlink", "ndr", true},
+    {"a100-80", 8, "nvlink3", "hdr", true},
+    {"mi300x", 8, "xgmi", "ndr", true},
+    {"cpu-node", 1, "hdr", "hdr", false},
 }};
 
 // Tokens of a usual sequence half way.
@@ -76,6 +78,7 @@ VirtualMachine usual_machine(std::string_view device) {
   VirtualMachine machine;
   machine.device = model::device_model(device);
   machine.devices_per_node = node.devices;
+  machine.gpus = node.gpus;
   machine.in_node = link_model(node.in_node);
   machine.between_nodes = link_model(node.between_nodes);
   machine.control = machine.between_nodes;
@@ -97,7 +100,7 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 
 [[noreturn]] void refuse(const std::string& spec, std::string_view reason) {
   throw UsageError(
-      fmt::format("--virtual '{}': {}; give a device and its links, as h100-sxm, h100-sxm,ndr or "
+      fmt::format("the machine '{}': {}; give a device and its links, as h100-sxm, h100-sxm,ndr or "
                   "h100-sxm,nvlink:8,ndr, or a file.json",
                   spec, reason));
 }
@@ -153,6 +156,14 @@ class Members {
     }
     to = value->get<std::uint64_t>();
   }
+  void read(const std::string& name, bool& to) {
+    const json* const value = find(name);
+    if (value == nullptr) return;
+    if (!value->is_boolean()) {
+      fail(name, fmt::format("must be true or false, not {}", io::in_short(*value)));
+    }
+    to = value->get<bool>();
+  }
   std::string text(const std::string& name, const std::string& otherwise) {
     const json* const value = find(name);
     if (value == nullptr) return otherwise;
@@ -162,7 +173,9 @@ class Members {
       fail(name,
            fmt::format("must be a text of 1 to {} bytes, not {}", kMost, io::in_short(*value)));
     }
-    return *value;
+    const auto& text = value->get_ref<const std::string&>();
+    if (io::has_control_characters(text)) fail(name, "must have no control characters");
+    return text;
   }
   void refuse_others() const {
     for (const auto& item : object_.items()) {
@@ -345,6 +358,7 @@ VirtualMachine virtual_machine_from_json(const std::string& path, std::string_vi
   auto devices = static_cast<std::uint64_t>(machine.devices_per_node);
   members.read("devices_per_node", devices, 1, kMostDevices);
   machine.devices_per_node = static_cast<int>(devices);
+  members.read("gpus", machine.gpus);
   const UsualNode& node = usual_node(like);
   std::string in_node(node.in_node);
   std::string between(node.between_nodes);

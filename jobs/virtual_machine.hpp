@@ -15,6 +15,7 @@ namespace penstock::jobs {
 struct VirtualMachine {
   model::DeviceModel device;  // one for each rank
   int devices_per_node = 1;   // ranks fill nodes one after the other
+  bool gpus = true;           // which a scheduler has to be asked for; only job scripts care
   LinkModel in_node;          // activations between ranks of one node
   LinkModel between_nodes;
   LinkModel control;  // plans and tokens, between the driver and any other rank
@@ -38,7 +39,7 @@ LinkModel link_model(std::string_view name);
 VirtualMachine parse_virtual_machine(const std::string& spec);
 
 // {"device": "h100-sxm" or {"like": "h100-sxm", "name": …, any member of DeviceModel},
-//  "devices_per_node": 8,
+//  "devices_per_node": 8, "gpus": true,
 //  "in_node", "between_nodes", "control": "ndr" or {"latency_seconds": …, "bytes_per_second": …}}
 // What is left out is the usual; a device without "like" needs its rates and its memory. Throws
 // io::FileError that names `path` and the member.

@@ -11,6 +11,7 @@
 #include "io/error.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
+#include "io/utf8.hpp"
 #include "model/error.hpp"
 
 namespace penstock::model {
@@ -62,6 +63,9 @@ std::string text_member(const json& object, const char* name) {
   const json& value = member(object, name);
   if (!value.is_string() || value.get_ref<const std::string&>().size() > kMostText) {
     throw ModelError(fmt::format("{} is {}, no short string", name, io::type_of(value)));
+  }
+  if (io::has_control_characters(value.get_ref<const std::string&>())) {
+    throw ModelError(fmt::format("{} has control characters", name));
   }
   return value;
 }

@@ -37,6 +37,14 @@ TEST(Utf8, KnowsWhatIsValid) {
   }
 }
 
+TEST(Utf8, ControlCharacters) {
+  EXPECT_FALSE(has_control_characters(""));
+  EXPECT_FALSE(has_control_characters("NVIDIA H100, caf\xc3\xa9 ~"));
+  for (const char c : {'\0', '\n', '\x1b', '\x1f', '\x7f'}) {
+    EXPECT_TRUE(has_control_characters(std::string("a") + c)) << static_cast<int>(c);
+  }
+}
+
 TEST(Utf8, TellsWhatIsCutFromWhatIsBroken) {
   using Kind = Utf8Unit::Kind;
   const auto kind = [](std::string_view text) { return scan_utf8(text, 0).kind; };

@@ -100,7 +100,7 @@ ShareMessage sample_share() {
   message.share.finished = finished_of(message.share.range, {100, 107, 108, 118});
   message.share.earlier.failed = 2;
   message.share.earlier.partial = {{101, {1, 2, 3}}, {117, {70'000}}, {110, {}}};
-  message.records = 1000;
+  message.index_xxh3 = "aa00";
   message.format = io::InputFormat::text;
   message.parameters = {{"temperature", 0.7}, {"stop", {"a", "b"}}};
   return message;
@@ -117,7 +117,7 @@ TEST(ShareMessage, ArrivesAsItWasSent) {
   }
   EXPECT_EQ(came.share.earlier.partial, sent.share.earlier.partial);
   EXPECT_EQ(came.share.earlier.failed, 2U);
-  EXPECT_EQ(came.records, 1000U);
+  EXPECT_EQ(came.index_xxh3, "aa00");
   EXPECT_EQ(came.format, io::InputFormat::text);
   EXPECT_EQ(came.parameters, sent.parameters);
 }

@@ -86,6 +86,7 @@ TEST(VirtualMachineFile, GivesAnyOfTheFields) {
   EXPECT_DOUBLE_EQ(machine.device.memory_bytes_per_second,
                    model::device_model("a100-80").memory_bytes_per_second);
   EXPECT_EQ(machine.devices_per_node, 4);
+  EXPECT_TRUE(machine.gpus);
   expect_link(machine.edge(0, 3), "ndr");
   EXPECT_DOUBLE_EQ(machine.edge(3, 4).latency_seconds, 5e-5);
   EXPECT_DOUBLE_EQ(machine.edge(3, 4).bytes_per_second, 1.25e9);
@@ -99,6 +100,11 @@ TEST(VirtualMachineFile, ADeviceOfItsOwn) {
     "control": {"latency_seconds": 1e-5, "bytes_per_second": 1e9}})");
   EXPECT_DOUBLE_EQ(machine.device.memory_bytes_per_second, 1e11);
   EXPECT_EQ(machine.device.launch_seconds, 0);
+  const auto gpus = [](const std::string& text) {
+    return virtual_machine_from_json("m.json", text).gpus;
+  };
+  EXPECT_FALSE(gpus(R"({"device": {"like": "cpu-node", "name": "of ours"}})"));
+  EXPECT_FALSE(gpus(R"({"device": "h200", "gpus": false})"));
   expect_link(machine.edge(0, 1), "25gbe");
   EXPECT_DOUBLE_EQ(machine.control.latency_seconds, 1e-5);
 }
@@ -125,6 +131,8 @@ TEST(VirtualMachineFile, WhatIsWrongIsNamedWithFileAndMember) {
   refused(R"({"device": {"like": "h200", "launch_seconds": -1}})", "'launch_seconds' must be");
   refused(R"({"device": {"like": "h200", "launch_seconds": "1"}})", "'launch_seconds' must be");
   refused(R"({"device": {"like": "h200", "name": ""}})", "'name' must be");
+  refused(R"({"device": {"like": "h200", "name": "a\u001b[2J"}})", "'name' must have no control");
+  refused(R"({"device": "h200", "gpus": 1})", "'gpus' must be true or false");
   refused(R"({"device": {"like": "h200", "memory": 1}})", "has no member 'memory'");
   refused(R"({"device": "h200", "devices_per_node": 0})", "'devices_per_node' must be");
   refused(R"({"device": "h200", "devices_per_node": 1.5})", "'devices_per_node' must be");

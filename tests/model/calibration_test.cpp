@@ -173,6 +173,7 @@ TEST(Calibrations, HostileTextIsNamed) {
   expect("/entries/0", json::array(), "entry 0: is a list");
   expect("/entries/0/device", 5, "device is an integer");
   expect("/entries/0/device", std::string(1000, 'x'), "no short string");
+  expect("/entries/0/measured", "\x1b[2J", "control characters");
   expect("/entries/0/threads", -1, "threads is -1");
   expect("/entries/0/threads", 1e300, "threads");
   expect("/entries/0/sharers", 0, "sharers is 0");

@@ -10,6 +10,7 @@
 #include "jobs/launch.hpp"
 #include "jobs/plan_report.hpp"
 #include "jobs/report.hpp"
+#include "tests/support/llama_shapes.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -18,19 +19,6 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-model::ModelConfig llama_8b() {
-  model::ModelConfig c;
-  c.hidden_size = 4096;
-  c.intermediate_size = 14336;
-  c.num_layers = 32;
-  c.num_heads = 32;
-  c.num_kv_heads = 8;
-  c.head_dim = 128;
-  c.vocab_size = 128256;
-  c.max_position = 131072;
-  return c;
-}
 
 model::ModelConfig tiny() {
   model::ModelConfig c;
@@ -75,7 +63,8 @@ PlanInput job(const model::ModelConfig& config, const VirtualMachine& machine,
 //   embedding   128256 x 4096: 1,050,673,152
 //   head        the same, and a norm of 4096: 1,050,689,536
 TEST(PlanSize, MemoryOfLlama8bOnTwoStagesByHand) {
-  PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
+  PlanInput input =
+      job(tests::llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
   constexpr std::uint64_t kLayer = 436'240'384;
   const std::vector<RankMemory> ranks = fit_pipeline(input, 2).size.value().ranks;
   ASSERT_EQ(ranks.size(), 2u);
@@ -96,8 +85,8 @@ TEST(PlanSize, MemoryOfLlama8bOnTwoStagesByHand) {
 }
 
 TEST(PlanSize, TheLongestRecordMustFitTheKvCache) {
-  PlanInput input =
-      job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}, {5000, 200, 200}});
+  PlanInput input = job(tests::llama_8b(), parse_virtual_machine("h100-sxm"), 100,
+                        {{512, 256, 256}, {5000, 200, 200}});
   constexpr std::uint64_t kLayerBlock = 32 * 2 * 8 * 128 * 2;
   // 5200 tokens are 163 blocks, the last not full.
   input.kv_memory = 163 * 32 * kLayerBlock;
@@ -107,7 +96,8 @@ TEST(PlanSize, TheLongestRecordMustFitTheKvCache) {
 }
 
 TEST(PlanSize, WeightsThatDoNotFitAreNamed) {
-  PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
+  PlanInput input =
+      job(tests::llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
   input.machine.device.memory_bytes = std::uint64_t{12} << 30;
   // All is 32 x 436,240,384 + 2 x 1,050,673,152 + 16,384 = 16.1e9 bytes.
   EXPECT_THAT(fit_pipeline(input, 1).reason,
@@ -258,7 +248,7 @@ TEST(DrawRecords, TheLastAreLongestFirst) {
 }
 
 TEST(PlanReport, SaysWhatWasFound) {
-  PlanInput input = job(llama_8b(), parse_virtual_machine("h100-sxm"), 50, {{512, 20, 20}});
+  PlanInput input = job(tests::llama_8b(), parse_virtual_machine("h100-sxm"), 50, {{512, 20, 20}});
   input.machine.device.memory_bytes = std::uint64_t{12} << 30;
   input.devices = 2;
   const Plan plan = make_plan(input, 2);

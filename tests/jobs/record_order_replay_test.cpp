@@ -9,28 +9,16 @@
 #include "jobs/record_order.hpp"
 #include "jobs/replay.hpp"
 #include "model/device_model.hpp"
+#include "tests/support/uniform.hpp"
 
 namespace penstock::jobs {
 namespace {
 
+using tests::Uniform;
+
 constexpr std::uint32_t kRecords = 2000;
 constexpr std::uint32_t kSlots = 3;
 constexpr std::uint32_t kSequences = 32;  // of a slot
-
-// Evenly spread over 0 to 1, the same in each run.
-class Uniform {
- public:
-  double operator()() {
-    state_ += 0x9E3779B97F4A7C15U;  // splitmix64
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
-  }
-
- private:
-  std::uint64_t state_ = 1;
-};
 
 // Answers by Zipf's law from 1 to 4096 tokens: a length is as likely as it is short. Each has the
 // length that it may have.

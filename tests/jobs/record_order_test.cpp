@@ -10,8 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/uniform.hpp"
+
 namespace penstock::jobs {
 namespace {
+
+using tests::Uniform;
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
@@ -208,21 +212,6 @@ std::uint64_t rounds_ordered(const std::vector<Record>& records) {
   return rounds(
       records, [&] { return order.next(); }, &order);
 }
-
-// Evenly spread over 0 to 1, the same in each run.
-class Uniform {
- public:
-  double operator()() {
-    state_ += 0x9E3779B97F4A7C15U;  // splitmix64
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
-  }
-
- private:
-  std::uint64_t state_ = 1;
-};
 
 // Zipf's law: a length is as likely as it is short, here from 1 to 4096.
 std::uint32_t zipf(double uniform) {

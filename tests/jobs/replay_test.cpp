@@ -9,6 +9,7 @@
 
 #include "model/device_model.hpp"
 #include "tests/jobs/fake_pipeline.hpp"
+#include "tests/support/llama_shapes.hpp"
 
 // That a replay is what a pipeline would do, and that the schedule is a good one: the second half
 // are regression tests of the scheduler at sizes that no test machine has.
@@ -32,21 +33,8 @@ class TimedStage : public FakeStage {
   std::optional<double> seconds_;
 };
 
-model::ModelConfig llama_70b() {
-  model::ModelConfig c;
-  c.hidden_size = 8192;
-  c.intermediate_size = 28672;
-  c.num_layers = 80;
-  c.num_heads = 64;
-  c.num_kv_heads = 8;
-  c.head_dim = 128;
-  c.vocab_size = 128256;
-  c.max_position = 131072;
-  return c;
-}
-
 std::shared_ptr<const model::PartCost> h100_cost() {
-  return model::cost_by_device(llama_70b(), io::DType::bf16, io::DType::bf16,
+  return model::cost_by_device(tests::llama_70b(), io::DType::bf16, io::DType::bf16,
                                model::device_model("h100-sxm"));
 }
 
@@ -54,7 +42,7 @@ std::shared_ptr<const model::PartCost> h100_cost() {
 // from four stages on.
 ReplayPipeline h100s(int stages) {
   const auto parts = h100_cost();
-  const auto ranges = model::cut_stages(llama_70b(), stages, io::DType::bf16);
+  const auto ranges = model::cut_stages(tests::llama_70b(), stages, io::DType::bf16);
   const auto kv_blocks = static_cast<std::uint32_t>(7000 * stages - 14000);
   const LinkModel link{5e-6, 40e9};
   ReplayPipeline pipeline{{},

@@ -9,26 +9,10 @@
 
 #include "model/device_model.hpp"
 #include "model/stage_memory.hpp"
+#include "tests/support/llama_shapes.hpp"
 
 namespace penstock::model {
 namespace {
-
-ModelConfig llama(std::int64_t hidden, std::int64_t inner, std::int64_t layers, std::int64_t heads,
-                  std::int64_t kv_heads, std::int64_t head_dim) {
-  ModelConfig c;
-  c.hidden_size = hidden;
-  c.intermediate_size = inner;
-  c.num_layers = layers;
-  c.num_heads = heads;
-  c.num_kv_heads = kv_heads;
-  c.head_dim = head_dim;
-  c.vocab_size = 128256;
-  c.max_position = 131072;
-  return c;
-}
-ModelConfig llama_1b() { return llama(2048, 8192, 16, 32, 8, 64); }
-ModelConfig llama_8b() { return llama(4096, 14336, 32, 32, 8, 128); }
-ModelConfig llama_70b() { return llama(8192, 28672, 80, 64, 8, 128); }
 
 // In FP8, weights and KV cache: a byte for a number is, in bf16, twice the memory and its speed.
 DeviceModel fp8(const char* name, double flops_per_second) {
@@ -85,20 +69,20 @@ TEST(PublishedSpeeds, TensorRtLlmInFp8) {
   const DeviceModel h200 = fp8("h200", 1453.4e12);
   expect_within(
       {
-          {"8B, H100, 128/128", 28312, predicted(llama_8b(), h100, 128, 128)},
-          {"8B, H100, 128/2048", 22714, predicted(llama_8b(), h100, 128, 2048)},
-          {"8B, H100, 500/2000", 17660, predicted(llama_8b(), h100, 500, 2000)},
-          {"8B, H100, 1000/1000", 15220, predicted(llama_8b(), h100, 1000, 1000)},
-          {"8B, H100, 2048/128", 3450, predicted(llama_8b(), h100, 2048, 128)},
-          {"8B, H100, 2048/2048", 9305, predicted(llama_8b(), h100, 2048, 2048)},
-          {"8B, H200, 128/2048", 26221, predicted(llama_8b(), h200, 128, 2048)},
-          {"8B, H200, 1000/1000", 17744, predicted(llama_8b(), h200, 1000, 1000)},
-          {"8B, H200, 2048/128", 3538, predicted(llama_8b(), h200, 2048, 128)},
-          {"70B, H200, 128/128", 3803, predicted(llama_70b(), h200, 128, 128)},
-          {"70B, H200, 128/2048", 4336, predicted(llama_70b(), h200, 128, 2048)},
-          {"70B, H200, 1000/1000", 2909, predicted(llama_70b(), h200, 1000, 1000)},
-          {"70B, H200, 2048/128", 442, predicted(llama_70b(), h200, 2048, 128)},
-          {"70B, H200, 2048/2048", 2003, predicted(llama_70b(), h200, 2048, 2048)},
+          {"8B, H100, 128/128", 28312, predicted(tests::llama_8b(), h100, 128, 128)},
+          {"8B, H100, 128/2048", 22714, predicted(tests::llama_8b(), h100, 128, 2048)},
+          {"8B, H100, 500/2000", 17660, predicted(tests::llama_8b(), h100, 500, 2000)},
+          {"8B, H100, 1000/1000", 15220, predicted(tests::llama_8b(), h100, 1000, 1000)},
+          {"8B, H100, 2048/128", 3450, predicted(tests::llama_8b(), h100, 2048, 128)},
+          {"8B, H100, 2048/2048", 9305, predicted(tests::llama_8b(), h100, 2048, 2048)},
+          {"8B, H200, 128/2048", 26221, predicted(tests::llama_8b(), h200, 128, 2048)},
+          {"8B, H200, 1000/1000", 17744, predicted(tests::llama_8b(), h200, 1000, 1000)},
+          {"8B, H200, 2048/128", 3538, predicted(tests::llama_8b(), h200, 2048, 128)},
+          {"70B, H200, 128/128", 3803, predicted(tests::llama_70b(), h200, 128, 128)},
+          {"70B, H200, 128/2048", 4336, predicted(tests::llama_70b(), h200, 128, 2048)},
+          {"70B, H200, 1000/1000", 2909, predicted(tests::llama_70b(), h200, 1000, 1000)},
+          {"70B, H200, 2048/128", 442, predicted(tests::llama_70b(), h200, 2048, 128)},
+          {"70B, H200, 2048/2048", 2003, predicted(tests::llama_70b(), h200, 2048, 2048)},
       },
       0.05, 0.4);
 }
@@ -106,7 +90,7 @@ TEST(PublishedSpeeds, TensorRtLlmInFp8) {
 // Hazy Research, "Look Ma, No Bubbles!" (2025): Llama-3.2-1B, one sequence in bf16 on an H100;
 // vLLM and SGLang read at most half of 3.35 TB/s, a kernel made of all 78 %.
 TEST(PublishedSpeeds, OneSequenceOnAnH100) {
-  const ModelConfig config = llama_1b();
+  const ModelConfig config = tests::llama_1b();
   const StageRange all{0, config.num_layers, true, true};
   const StepCost cost(
       cost_by_device(config, io::DType::bf16, io::DType::bf16, device_model("h100-sxm")), all);

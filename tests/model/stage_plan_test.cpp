@@ -9,6 +9,7 @@
 
 #include "model/error.hpp"
 #include "model/step_cost.hpp"
+#include "tests/support/llama_shapes.hpp"
 
 namespace penstock::model {
 namespace {
@@ -17,25 +18,10 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-ModelConfig shape(std::int64_t hidden, std::int64_t inner, std::int64_t layers, std::int64_t heads,
-                  std::int64_t kv_heads, std::int64_t vocab) {
-  ModelConfig c;
-  c.hidden_size = hidden;
-  c.intermediate_size = inner;
-  c.num_layers = layers;
-  c.num_heads = heads;
-  c.num_kv_heads = kv_heads;
-  c.head_dim = hidden / heads;
-  c.vocab_size = vocab;
-  c.max_position = 8192;
-  return c;
-}
-
-// The config.json of each on the Hugging Face hub.
-const ModelConfig kSmolLm2 = shape(576, 1536, 30, 9, 3, 49152);
-const ModelConfig kLlama8B = shape(4096, 14336, 32, 32, 8, 128256);
-const ModelConfig kLlama70B = shape(8192, 28672, 80, 64, 8, 128256);
-const ModelConfig kLlama405B = shape(16384, 53248, 126, 128, 8, 128256);
+const ModelConfig kSmolLm2 = tests::llama_shape(576, 1536, 30, 9, 3, 49152);
+const ModelConfig kLlama8B = tests::llama_8b();
+const ModelConfig kLlama70B = tests::llama_70b();
+const ModelConfig kLlama405B = tests::llama_405b();
 
 // Elements of SmolLM2's matrices: q and o 576 x 576, k and v 192 x 576, gate, up and down
 // 1536 x 576; the head 49152 x 576.
@@ -153,7 +139,7 @@ TEST(CutStages, NoCutHasAFasterSlowestStage) {
   // The head is worth 0.04, 1.3, 2.7, 13 and 133 layers.
   for (const std::int64_t vocab : {16, 480, 1000, 5000, 49152}) {
     for (std::int64_t layers = 1; layers <= 8; ++layers) {
-      const ModelConfig config = shape(64, 64 * 3 / 2, layers, 4, 2, vocab);
+      const ModelConfig config = tests::llama_shape(64, 64 * 3 / 2, layers, 4, 2, vocab);
       for (int stages = 1; stages <= layers; ++stages) {
         for (const io::DType dtype : {io::DType::f32, io::DType::bf16}) {
           SCOPED_TRACE(testing::Message()
@@ -216,7 +202,7 @@ TEST(CutStages, HeadsOfLlama) {
 }
 
 TEST(CutStages, ManyLayersAndStages) {
-  const ModelConfig config = shape(64, 96, 300, 4, 2, 1000);
+  const ModelConfig config = tests::llama_shape(64, 96, 300, 4, 2, 1000);
   for (const int stages : {64, 299, 300}) {
     expect_whole(cut_stages(config, stages, io::DType::bf16), stages, 300);
   }

@@ -9,6 +9,7 @@
 #include "model/stage.hpp"
 #include "model/stage_memory.hpp"
 #include "model/step_cost.hpp"
+#include "tests/support/llama_shapes.hpp"
 
 namespace penstock::model {
 namespace {
@@ -18,15 +19,7 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 ModelConfig llama_70b() {
-  ModelConfig c;
-  c.hidden_size = 8192;
-  c.intermediate_size = 28672;
-  c.num_layers = 80;
-  c.num_heads = 64;
-  c.num_kv_heads = 8;
-  c.head_dim = 128;
-  c.vocab_size = 128256;
-  c.max_position = 131072;
+  ModelConfig c = tests::llama_70b();
   c.eos_token_ids = {128001, 128009};
   return c;
 }

@@ -10,64 +10,15 @@
 #include <set>
 
 #include "io/error.hpp"
+#include "tests/jobs/job_folder_fixture.hpp"
 
 namespace penstock::jobs {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-class JobFolderTest : public testing::Test {
- protected:
-  JobFolderTest()
-      : here_(testing::TempDir() + "/penstock_job_folder_" +
-              testing::UnitTest::GetInstance()->current_test_info()->name() + "_" +
-              std::to_string(::getpid())) {
-    fs::create_directory(here_);
-  }
-  ~JobFolderTest() override {
-    std::error_code ignored;
-    fs::remove_all(here_, ignored);
-  }
-
-  std::string at(const std::string& name) const { return (here_ / name).string(); }
-  std::string output() const { return at("answers.jsonl"); }
-
-  void write(const std::string& name, const std::string& text = "x") const {
-    fs::create_directories(fs::path(at(name)).parent_path());
-    std::ofstream(at(name)) << text;
-  }
-  std::string read(const std::string& name) const {
-    std::ifstream file(at(name));
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-  // All that is in the test's folder, but for the lock of a job that is at work.
-  std::set<std::string> names() const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::recursive_directory_iterator(here_)) {
-      if (entry.path().filename() == "lock") continue;
-      found.insert(fs::relative(entry.path(), here_).string());
-    }
-    return found;
-  }
-  // What a job that began leaves.
-  void write_job() const {
-    for (const char* name : {"state", "manifest.json", "index", "journal-0000.jsonl"}) {
-      write(std::string("answers.jsonl.job/") + name, "earlier");
-    }
-  }
-
-  auto made(bool fresh) const {
-    return [this, fresh] { JobFolder(output(), fresh, {}); };
-  }
-
-  const fs::path here_;
-};
-
-using Names = std::set<std::string>;
 
 TEST_F(JobFolderTest, LiesBesideTheOutput) {
   const JobFolder folder(output(), false, {});
@@ -251,106 +202,6 @@ TEST_F(JobFolderTest, AJobThatLostItsLockTouchesNothing) {
   EXPECT_EQ(read("new.job/index.new"), "the other's");
 }
 
-TEST_F(JobFolderTest, FreshRemovesOutputAndJob) {
-  write("answers.jsonl");
-  write("other");
-  write_job();
-  for (const char* name : {"ledger.json", "input", "flight-0000.log"}) {
-    write(std::string("answers.jsonl.job/") + name);
-  }
-  JobFolder folder(output(), true, {});
-  EXPECT_FALSE(folder.resumes());
-  folder.begin();
-  EXPECT_EQ(folder.path(), output() + ".job");
-  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "other"}));
-}
-
-TEST_F(JobFolderTest, FreshRemovesNothingBeforeTheJobBegins) {
-  write("answers.jsonl", "precious");
-  write_job();
-  const Names before = names();
-  {
-    const JobFolder folder(output(), true, {});
-    EXPECT_FALSE(folder.resumes());
-    std::ofstream(folder.new_file("index")) << "x";
-    EXPECT_EQ(read("answers.jsonl.job/index"), "earlier");
-  }
-  EXPECT_EQ(read("answers.jsonl"), "precious");
-  EXPECT_EQ(read("answers.jsonl.job/index"), "earlier");
-  EXPECT_EQ(names(), before);
-}
-
-TEST_F(JobFolderTest, FilesThatAreOpenStayOpen) {
-  write_job();
-  JobFolder folder(output(), true, {});
-  std::ofstream index(folder.new_file("index"));
-  folder.begin();
-  index << "entries" << std::flush;
-  EXPECT_EQ(read("answers.jsonl.job/index"), "entries");
-  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "answers.jsonl.job/index"}));
-}
-
-TEST_F(JobFolderTest, FreshOnNothingIsFine) {
-  const JobFolder folder(output(), true, {});
-  EXPECT_EQ(names(), Names{"answers.jsonl.job"});
-}
-
-// A run that is killed while it replaces a file, or while it merges.
-TEST_F(JobFolderTest, FreshRemovesWhatAKilledRunLeft) {
-  write("answers.jsonl.job/state.0123abcd.tmp");
-  write("answers.jsonl.job/manifest.json.ffffffff.tmp");
-  write("answers.jsonl.job/merge.aB3dE6");
-  JobFolder folder(output(), true, {});
-  folder.begin();
-  EXPECT_EQ(names(), Names{"answers.jsonl.job"});
-}
-
-// They may lie beside a job, but a folder that holds only them is not a job's.
-TEST_F(JobFolderTest, TheFilesOfOthersStay) {
-  for (const char* theirs :
-       {"notes.txt", "results/index", "state.bak", "mine.0123abcd.tmp", "state.0123abcd.tmp.tmp",
-        "state.0123ABCD.tmp", "merge.toolong1", "merge.a/b", "journal-0001.jsonl2"}) {
-    SCOPED_TRACE(theirs);
-    const std::string name = std::string("answers.jsonl.job/") + theirs;
-    write("answers.jsonl.job/index", "theirs too, perhaps");
-    write(name, "precious");
-    const std::string shown = "holds '" + fs::path(theirs).begin()->string() + "'";
-    for (const bool fresh : {false, true}) {
-      EXPECT_THAT(made(fresh), ThrowsMessage<io::FileError>(
-                                   AllOf(HasSubstr("answers.jsonl.job: "), HasSubstr(shown))));
-      EXPECT_EQ(read(name), "precious");
-      EXPECT_TRUE(fs::exists(at("answers.jsonl.job/index")));
-    }
-    write_job();
-    for (const bool fresh : {false, true}) {
-      JobFolder folder(output(), fresh, {});
-      EXPECT_EQ(folder.resumes(), !fresh);
-      folder.begin();
-      EXPECT_EQ(read(name), "precious");
-    }
-    EXPECT_FALSE(fs::exists(at("answers.jsonl.job/index")));
-    fs::remove_all(at("answers.jsonl.job"));
-  }
-}
-
-TEST_F(JobFolderTest, AFileInTheFoldersPlaceIsNotRemoved) {
-  write("answers.jsonl.job", "precious");
-  EXPECT_THROW(made(false)(), io::FileError);
-  EXPECT_THROW(made(true)(), io::FileError);
-  EXPECT_EQ(read("answers.jsonl.job"), "precious");
-}
-
-TEST_F(JobFolderTest, ALinkInTheJobIsRemovedNotWhatItNames) {
-  write("input", "precious");
-  fs::create_directory(at("answers.jsonl.job"));
-  fs::create_symlink(at("input"), at("answers.jsonl.job/input"));
-  JobFolder folder(output(), true, {});
-  folder.begin();
-  EXPECT_EQ(read("input"), "precious");
-  EXPECT_EQ(names(), (Names{"answers.jsonl.job", "input"}));
-}
-
-// The folder stands beside the link; what the link leads to is the output.
 TEST_F(JobFolderTest, OutputThatIsALink) {
   fs::create_directory(at("scratch"));
   fs::create_symlink("scratch/a", output());

@@ -54,7 +54,7 @@ void add_options(OptionParser& parser) {
   auto machine = parser.group("Machine and layout");
   machine("machine", po::value<std::string>()->value_name("SPEC"),
           "devices and links, as --virtual of run has them: h100-sxm, h100-sxm,ndr, "
-          "h100-sxm,nvlink:8,ndr or a file.json");
+          "h100-sxm,nvlink:8,ndr or a file.json (memory is reckoned as a GPU's)");
   machine("devices", po::value<std::string>()->value_name("N"),
           "at most (default: four times as many as are needed)");
   machine("stages", po::value<std::string>()->value_name("N"), "only layouts of so many stages");

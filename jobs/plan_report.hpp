@@ -27,7 +27,6 @@ struct PlanSource {
 // Several lines, each with its newline.
 std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSource& source);
 nlohmann::json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source);
-// "prompts of 32 to 63 tokens: 1,234" for each bucket.
 nlohmann::json to_json(const TokenHistogram& histogram);
 
 }  // namespace penstock::jobs

@@ -60,8 +60,8 @@ struct PipelineFit {
   std::string reason;
 };
 // Stages are cut as a run cuts them. The KV cache must hold the longest record alone.
-// Throws model::ModelError for more stages
-// than layers.
+// Throws model::ModelError for more stages than layers. Memory is reckoned as a GPU's, whatever the
+// device.
 PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages);
 
 // The first rank of that replica, of those side by side, which has most edges between nodes.

@@ -54,7 +54,8 @@ struct StepTimes {
   std::vector<double> measured_seconds;
   std::vector<double> predicted_seconds;
 };
-// "each stage's step, ms: 14.3 14.0; predicted 14.1 13.8"; empty where there was no step.
+// "14.30 14.00 ms of computing on each stage; predicted 14.10 13.80"; empty where there was no
+// step.
 std::string format_step_times(const StepTimes& times);
 
 struct RunSummary {

@@ -19,6 +19,12 @@ std::string describe_members(const Control& control, const std::vector<int>& mem
   return text;
 }
 
+std::string last_word(const Control& control, int member) {
+  const Pulse pulse = control.pulse(member);
+  const std::chrono::duration<double> ago = Clock::now() - pulse.heard;
+  return fmt::format("last heard of it {:.1f} s ago (progress {})", ago.count(), pulse.progress);
+}
+
 std::vector<int> standing_still(const Control& control, const std::vector<int>& members,
                                 const Lookout& lookout, std::chrono::milliseconds timeout) {
   std::vector<int> still;

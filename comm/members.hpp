@@ -17,6 +17,9 @@ std::string describe_members(const Control& control, const std::vector<int>& mem
 std::vector<int> standing_still(const Control& control, const std::vector<int>& members,
                                 const Lookout& lookout, std::chrono::milliseconds timeout);
 
+// "last heard of it 12.3 s ago (progress 17)"
+std::string last_word(const Control& control, int member);
+
 // Throws CommError "WHAT: no word from MEMBERS for 60 s".
 [[noreturn]] void throw_missing(const Control& control, std::string_view what,
                                 const std::vector<int>& members, std::chrono::milliseconds timeout);

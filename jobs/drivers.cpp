@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "comm/error.hpp"
+#include "comm/members.hpp"
 #include "comm/wait.hpp"
 #include "jobs/launch.hpp"
 #include "jobs/messages.hpp"
@@ -33,13 +34,6 @@ std::vector<std::byte> with_kind(Kind kind, std::span<const std::byte> content) 
 }
 
 double seconds(comm::Clock::duration time) { return std::chrono::duration<double>(time).count(); }
-
-// "last heard of it 12.3 s ago (progress 17)"
-std::string last_word(const comm::Control& control, int member) {
-  const comm::Pulse pulse = control.pulse(member);
-  return fmt::format("last heard of it {:.1f} s ago (progress {})",
-                     seconds(comm::Clock::now() - pulse.heard), pulse.progress);
-}
 
 // The units of work that the members of a channel did, without `except`.
 std::uint64_t progress_of(const comm::Control& control, int except) {
@@ -153,7 +147,7 @@ void Drivers::complain(const comm::Complaint& complaint) const {
       complaint.kind == comm::Complaint::Kind::silent
           ? "no word of another replica"
           : "all other drivers are alive, but none has made progress",
-      seconds(complaint.age), firsts.describe(member), member, last_word(firsts, member)));
+      seconds(complaint.age), firsts.describe(member), member, comm::last_word(firsts, member)));
 }
 
 void Drivers::tell(const ReplicaStatus& status) {
@@ -187,7 +181,7 @@ void Drivers::wait(const std::function<bool()>& done, const std::function<void()
       throw comm::CommError(fmt::format("{}: waiting for the other replicas; {} is silent: {}",
                                         stage_name(endpoint_),
                                         endpoint_.control->describe(complaint->member),
-                                        last_word(*endpoint_.control, complaint->member)));
+                                        comm::last_word(*endpoint_.control, complaint->member)));
     }
     pacer.pause(now);
   }
@@ -243,7 +237,7 @@ void wait_for_end(comm::Endpoint& endpoint, const std::function<StopRequest()>& 
     if (const auto complaint = watchdog.look(now)) {
       throw comm::CommError(fmt::format(
           "{}: no word of the other replicas' end from {} for {:.1f} s; {}", stage_name(endpoint),
-          control.describe(0), seconds(complaint->age), last_word(control, 0)));
+          control.describe(0), seconds(complaint->age), comm::last_word(control, 0)));
     }
     pacer.pause(now);
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "comm/error.hpp"
+#include "comm/members.hpp"
 #include "jobs/launch.hpp"
 
 namespace penstock::jobs {
@@ -108,21 +109,16 @@ std::string StageContext::describe(const comm::Complaint& complaint, const Await
   const comm::Control& control = *endpoint_.control;
   std::string text =
       fmt::format("{}: no {} for {:.1f} s", stage_name(endpoint_), awaited.name(), seconds(waited));
-  const auto word_of = [&](int member) {
-    const comm::Pulse pulse = control.pulse(member);
-    return fmt::format("{:.1f} s ago (progress {})", seconds(comm::Clock::now() - pulse.heard),
-                       pulse.progress);
-  };
   if (complaint.kind == comm::Complaint::Kind::still) {
     text += fmt::format("; all stages are alive, but none has made progress for {:.1f} s",
                         seconds(complaint.age));
   } else if (complaint.member != awaited.member) {
-    text += fmt::format("; {} is silent: last heard of it {}", control.describe(complaint.member),
-                        word_of(complaint.member));
+    text += fmt::format("; {} is silent: {}", control.describe(complaint.member),
+                        comm::last_word(control, complaint.member));
     return text;
   }
   if (awaited.member != Awaited::kNobody) {
-    text += "; last heard of it " + word_of(awaited.member);
+    text += "; " + comm::last_word(control, awaited.member);
   }
   return text;
 }

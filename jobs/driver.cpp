@@ -36,11 +36,7 @@ class Driver : private StepRunner {
     rounds_.run();
     totals_.seconds = std::chrono::duration<double>(context_.now() - begin).count();
     stop();
-    const Rounds::Counts counts = rounds_.counts();
-    totals_.steps = counts.steps;
-    totals_.prompt_tokens = counts.prompt_tokens;
-    totals_.generated_tokens = counts.generated_tokens;
-    totals_.evictions = counts.evictions;
+    static_cast<StepCounts&>(totals_) = rounds_.counts();
     return std::move(totals_);
   }
 
@@ -162,6 +158,7 @@ class Driver : private StepRunner {
                                        stages() - 1 - stopped_, stages() - 1);
                   }});
     totals_.stages[0].totals = context_.totals();
+    totals_.stages[0].process = meter_.use();
   }
 
   comm::Endpoint& endpoint_;
@@ -178,6 +175,7 @@ class Driver : private StepRunner {
   std::vector<LedgerTotals> before_;
   std::vector<double> busy_;
   Ledger::Time next_busy_{};
+  ProcessMeter meter_;
   int stopped_ = 0;
 };
 

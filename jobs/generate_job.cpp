@@ -184,6 +184,7 @@ void GenerateJob::begin(const StageSetup& setup) {
   }
   started_ = steady_now();
   load_seconds_ = setup.load_seconds;
+  start_seconds_ = process_age_seconds();
   progress_.emplace(
       progress_mode_, started_, [](std::string_view text) { print(text); }, terminal_width);
 }
@@ -345,10 +346,7 @@ ReplicaStatus GenerateJob::sum() const {
     sum.counts.partial_tokens += status.counts.partial_tokens;
     sum.tokens_in += status.tokens_in;
     sum.tokens_out += status.tokens_out;
-    sum.totals.steps += status.totals.steps;
-    sum.totals.prompt_tokens += status.totals.prompt_tokens;
-    sum.totals.generated_tokens += status.totals.generated_tokens;
-    sum.totals.evictions += status.totals.evictions;
+    sum.totals += status.totals;
     sum.busy.insert(sum.busy.end(), status.busy.begin(), status.busy.end());
   }
   return sum;

@@ -74,7 +74,7 @@ class GenerateJob {
   RunHeader header(const StageSetup& setup) const;
   RunSummary summary(Ledger::Time now) const;
   std::vector<StageLedger> ledgers() const;
-  const PipelineTotals& slowest() const;
+  std::size_t slowest() const;
   void write_ledger(Ledger::Time now) const;
   void print_failures() const;
 
@@ -102,6 +102,7 @@ class GenerateJob {
   Ledger::Time next_state_{};
   std::future<void> state_written_;  // on a thread of its own: it costs a sync
   double load_seconds_ = 0;
+  double start_seconds_ = 0;
 };
 
 }  // namespace penstock::jobs

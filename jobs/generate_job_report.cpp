@@ -63,20 +63,20 @@ std::vector<StageLedger> GenerateJob::ledgers() const {
   for (const ReplicaStatus& status : drivers_.statuses()) {
     for (const StageTimes& stage : status.totals.stages) {
       const StageReport& report = stages_[ledgers.size()];
-      ledgers.push_back({report.stage, report.rank, stage.totals, report.replica});
+      ledgers.push_back({report.stage, report.rank, stage.totals, report.replica, stage.process});
     }
   }
   return ledgers;
 }
 
 // The replica that worked for longest, which decides when the job is done.
-const PipelineTotals& GenerateJob::slowest() const {
+std::size_t GenerateJob::slowest() const {
   const auto& statuses = drivers_.statuses();
-  return std::max_element(statuses.begin(), statuses.end(),
-                          [](const ReplicaStatus& a, const ReplicaStatus& b) {
-                            return a.totals.seconds < b.totals.seconds;
-                          })
-      ->totals;
+  const auto longest = std::max_element(statuses.begin(), statuses.end(),
+                                        [](const ReplicaStatus& a, const ReplicaStatus& b) {
+                                          return a.totals.seconds < b.totals.seconds;
+                                        });
+  return static_cast<std::size_t>(longest - statuses.begin());
 }
 
 // Of a long job, whose answers are as long as they may be. Text has some four bytes a token.
@@ -98,16 +98,15 @@ void GenerateJob::write_ledger(Ledger::Time now) const {
   nlohmann::json replicas = nlohmann::json::array();
   for (const ReplicaStatus& status : drivers_.statuses()) {
     const PipelineTotals& totals = status.totals;
-    replicas.push_back({{"pipeline_seconds", totals.seconds},
-                        {"steps", totals.steps},
-                        {"prompt_tokens", totals.prompt_tokens},
-                        {"generated_tokens", totals.generated_tokens},
-                        {"evictions", totals.evictions}});
+    nlohmann::json replica = StepCounts(totals);
+    replica["pipeline_seconds"] = totals.seconds;
+    replicas.push_back(std::move(replica));
   }
   nlohmann::json stages = nlohmann::json::array();
   for (const StageLedger& ledger : ledgers()) {
     const StageReport& report = stages_[stages.size()];
     nlohmann::json stage = ledger.totals;
+    stage.update(ledger.process);
     stage["waiting"] = ledger.totals.waiting();
     stage["replica"] = report.replica;
     stage["rank"] = report.rank;
@@ -120,32 +119,30 @@ void GenerateJob::write_ledger(Ledger::Time now) const {
     stage["bytes_read"] = report.bytes_read;
     stages.push_back(std::move(stage));
   }
-  const PipelineTotals& longest = slowest();
+  const PipelineTotals& longest = drivers_.statuses()[slowest()].totals;
   PipelineLedger run{{}, slots_, longest.steps};
   for (const StageTimes& stage : longest.stages) run.stages.push_back(stage.totals);
   const Advice advice = advise(run);
-  folder_->write_json(
-      "ledger.json",
-      {{"version", options_.version},
-       {"rehearsal", rehearsal_},  // of what; empty: it was a real run
-       {"finished_before", finished_before()},
-       {"answered", all.counts.answered},  // of the job, all its runs so far
-       {"failed", all.counts.failed},
-       {"tokens_in", all.tokens_in},  // of this run, as all that follows
-       {"tokens_out", all.tokens_out},
-       {"load_seconds", load_seconds_},
-       {"work_seconds", std::chrono::duration<double>(now - started_).count()},
-       {"pipeline_seconds", longest.seconds},  // of the replica that took longest
-       {"slots", slots_},
-       {"steps", all.totals.steps},
-       {"prompt_tokens", all.totals.prompt_tokens},  // evictions' repeats included
-       {"generated_tokens", all.totals.generated_tokens},
-       {"evictions", all.totals.evictions},
-       {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
-       {"advice",
-        {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
-       {"replicas", replicas},
-       {"stages", stages}});
+  nlohmann::json json = {
+      {"version", options_.version},
+      {"rehearsal", rehearsal_},  // of what; empty: it was a real run
+      {"finished_before", finished_before()},
+      {"answered", all.counts.answered},  // of the job, all its runs so far
+      {"failed", all.counts.failed},
+      {"tokens_in", all.tokens_in},  // of this run, as all that follows
+      {"tokens_out", all.tokens_out},
+      {"start_seconds", start_seconds_},
+      {"load_seconds", load_seconds_},
+      {"work_seconds", std::chrono::duration<double>(now - started_).count()},
+      {"pipeline_seconds", longest.seconds},  // of the replica that took longest
+      {"slots", slots_},
+      {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
+      {"advice",
+       {{"cause", to_string(advice.cause)}, {"part", advice.part}, {"text", advice.text}}},
+      {"replicas", replicas},
+      {"stages", stages}};
+  json.update(StepCounts(all.totals));
+  folder_->write_json("ledger.json", json);
 }
 
 RunSummary GenerateJob::summary(Ledger::Time now) const {
@@ -156,14 +153,24 @@ RunSummary GenerateJob::summary(Ledger::Time now) const {
   s.tokens_in = all.tokens_in;
   s.tokens_out = all.tokens_out;
   const double real_seconds = std::chrono::duration<double>(now - started_).count();
-  s.seconds = rehearsal_.empty() ? real_seconds : slowest().seconds;
+  const std::size_t slowest_replica = slowest();
+  const PipelineTotals& longest = drivers_.statuses()[slowest_replica].totals;
+  s.slowest_replica = static_cast<int>(slowest_replica);
+  s.seconds = rehearsal_.empty() ? real_seconds : longest.seconds;
   s.rehearsal = rehearsal_;
   s.rehearsed_in = real_seconds;
+  s.start_seconds = start_seconds_;
   s.load_seconds = load_seconds_;
   s.output = options_.output;
   s.slots = slots_;
-  s.steps = slowest().steps;
+  s.steps = longest.steps;
   s.stages = ledgers();
+  if (all.totals.steps > 0) {
+    for (const StageLedger& stage : s.stages)
+      s.thread_seconds_per_step += stage.process.thread_seconds;
+    const auto stages = static_cast<double>(s.stages.size()) / drivers_.replicas();
+    s.thread_seconds_per_step /= stages * static_cast<double>(all.totals.steps);
+  }
   const PipelineTotals& own = drivers_.statuses()[0].totals;  // of the replica whose cut is known
   std::vector<LedgerTotals> own_stages;
   for (const StageTimes& stage : own.stages) own_stages.push_back(stage.totals);

@@ -99,7 +99,9 @@ StopRequest parse_stop_request(std::span<const std::byte> message) {
 }
 
 std::vector<std::byte> times_message(MessageKind kind, const StageTimes& times) {
-  const std::string text = nlohmann::json{{"totals", times.totals}, {"marks", times.marks}}.dump();
+  const std::string text =
+      nlohmann::json{{"totals", times.totals}, {"marks", times.marks}, {"process", times.process}}
+          .dump();
   return with_kind(kind, text.data(), text.size());
 }
 
@@ -109,7 +111,8 @@ StageTimes parse_times(std::span<const std::byte> message) {
   try {
     const auto json = nlohmann::json::parse(text, text + content.size());
     return {json.at("totals").get<LedgerTotals>(),
-            json.at("marks").get<std::vector<LedgerTotals>>()};
+            json.at("marks").get<std::vector<LedgerTotals>>(),
+            json.at("process").get<ProcessUse>()};
   } catch (const nlohmann::json::exception& e) {
     throw comm::CommError(fmt::format("a message with a stage's times is broken: {}", e.what()));
   }

@@ -11,8 +11,10 @@
 #include "comm/link.hpp"
 #include "jobs/flight_recorder.hpp"
 #include "jobs/ledger.hpp"
+#include "jobs/process_use.hpp"
 #include "jobs/scheduler.hpp"
 #include "jobs/stage_clock.hpp"
+#include "jobs/step_counts.hpp"
 #include "jobs/stop_signals.hpp"
 #include "jobs/workload.hpp"
 #include "model/stage.hpp"
@@ -35,13 +37,10 @@ struct PipelineOptions {
 struct StageTimes {
   LedgerTotals totals;
   std::vector<LedgerTotals> marks;  // the ledger at each mark
+  ProcessUse process{};             // when the stage had ended
 };
 
-struct PipelineTotals {
-  std::uint64_t steps = 0;
-  std::uint64_t prompt_tokens = 0;     // rows computed for prompts, evictions' repeats included
-  std::uint64_t generated_tokens = 0;  // tokens sampled
-  std::uint64_t evictions = 0;
+struct PipelineTotals : StepCounts {
   double seconds = 0;     // by the driver's clock
   model::StepShape work;  // of all steps together
   std::vector<StageTimes> stages;

@@ -58,11 +58,7 @@ class Replay : private StepRunner {
     rounds_.run();
     totals_.seconds = std::chrono::duration<double>(now()).count();
     for (std::size_t i = 0; i < stages_.size(); ++i) totals_.stages[i].totals = stages_[i].totals();
-    const Rounds::Counts counts = rounds_.counts();
-    totals_.steps = counts.steps;
-    totals_.prompt_tokens = counts.prompt_tokens;
-    totals_.generated_tokens = counts.generated_tokens;
-    totals_.evictions = counts.evictions;
+    static_cast<StepCounts&>(totals_) = rounds_.counts();
     return std::move(totals_);
   }
 

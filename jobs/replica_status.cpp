@@ -13,24 +13,19 @@ using nlohmann::json;
 
 json to_json(const PipelineTotals& totals) {
   json stages = json::array();
-  for (const StageTimes& stage : totals.stages) stages.push_back(stage.totals);
-  return {{"steps", totals.steps},
-          {"prompt_tokens", totals.prompt_tokens},
-          {"generated_tokens", totals.generated_tokens},
-          {"evictions", totals.evictions},
-          {"seconds", totals.seconds},
-          {"stages", stages}};
+  for (const StageTimes& stage : totals.stages) {
+    stages.push_back({{"totals", stage.totals}, {"process", stage.process}});
+  }
+  return {{"counts", StepCounts(totals)}, {"seconds", totals.seconds}, {"stages", stages}};
 }
 
 PipelineTotals totals_from(const json& j) {
   PipelineTotals totals;
-  totals.steps = j.at("steps");
-  totals.prompt_tokens = j.at("prompt_tokens");
-  totals.generated_tokens = j.at("generated_tokens");
-  totals.evictions = j.at("evictions");
+  j.at("counts").get_to<StepCounts>(totals);
   totals.seconds = j.at("seconds");
   for (const json& stage : j.at("stages")) {
-    totals.stages.push_back({stage.get<LedgerTotals>(), {}});
+    totals.stages.push_back(
+        {stage.at("totals").get<LedgerTotals>(), {}, stage.at("process").get<ProcessUse>()});
   }
   return totals;
 }

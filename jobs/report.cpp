@@ -92,21 +92,38 @@ std::string per_second(std::uint64_t count, double seconds) {
   return seconds > 0 ? fmt::format(" ({:.1f}/s)", static_cast<double>(count) / seconds) : "";
 }
 
+// What the largest process takes of its host, and in a rehearsal a stage for a step of nothing but
+// messages and planning.
+std::string process_line(const RunSummary& summary) {
+  const std::vector<StageLedger>& stages = summary.stages;
+  const auto most =
+      std::max_element(stages.begin(), stages.end(), [](const auto& a, const auto& b) {
+        return a.process.peak_memory_bytes < b.process.peak_memory_bytes;
+      });
+  if (most == stages.end() || most->process.peak_memory_bytes == 0) return "";
+  std::uint64_t files = 0;
+  for (const StageLedger& stage : stages) files = std::max(files, stage.process.open_files);
+  std::string text = fmt::format("{} of memory at most (rank {}), {} open files",
+                                 format_bytes(most->process.peak_memory_bytes), most->rank, files);
+  if (!summary.rehearsal.empty()) {
+    text += fmt::format(", {:.2f} ms of processor time for a stage's step",
+                        1e3 * summary.thread_seconds_per_step);
+  }
+  return labelled("process", text);
+}
+
 // How evenly the replicas worked. Empty where there is one.
-std::string replica_line(const std::vector<double>& seconds) {
+std::string replica_line(const RunSummary& summary) {
+  const std::vector<double>& seconds = summary.replica_seconds;
   if (seconds.size() < 2) return "";
-  const auto [first, last] = std::minmax_element(seconds.begin(), seconds.end());
+  const auto first = std::min_element(seconds.begin(), seconds.end());
+  const int slowest = summary.slowest_replica;
   return labelled("replicas",
                   fmt::format("{}; the slowest, replica {}, worked for {}, the quickest, replica "
                               "{}, for {}",
-                              seconds.size(), last - seconds.begin(), format_duration(*last),
+                              seconds.size(), slowest,
+                              format_duration(seconds[static_cast<std::size_t>(slowest)]),
                               first - seconds.begin(), format_duration(*first)));
-}
-
-// That decides how long the job takes.
-int slowest_replica(const RunSummary& summary) {
-  const auto& seconds = summary.replica_seconds;
-  return static_cast<int>(std::max_element(seconds.begin(), seconds.end()) - seconds.begin());
 }
 
 // The sum over replicas, stage by stage.
@@ -260,21 +277,23 @@ std::string format_summary(const RunSummary& summary, int width) {
                                  summary.rehearsal, format_duration(summary.rehearsed_in)));
   }
   text += labelled("records", records);
-  text += labelled("time",
-                   fmt::format("{} of work, {} of loading before", format_duration(summary.seconds),
-                               format_duration(summary.load_seconds)));
+  text += labelled(
+      "time",
+      fmt::format("{} of work, {} before, {} of it for loading", format_duration(summary.seconds),
+                  format_duration(summary.start_seconds), format_duration(summary.load_seconds)));
   text += labelled("tokens", fmt::format("in {}{}, out {}{}", format_grouped(summary.tokens_in),
                                          per_second(summary.tokens_in, summary.seconds),
                                          format_grouped(summary.tokens_out),
                                          per_second(summary.tokens_out, summary.seconds)));
   text += labelled("output", summary.output);
-  text += replica_line(summary.replica_seconds);
+  text += process_line(summary);
+  text += replica_line(summary);
   const std::string step = format_step_times(summary.step);
   if (!step.empty()) text += labelled("step", step);
   if (summary.stages.empty()) return text;
   PipelineLedger run{{}, summary.slots, summary.steps};
   for (const StageLedger& stage : summary.stages) {
-    if (stage.replica == slowest_replica(summary)) run.stages.push_back(stage.totals);
+    if (stage.replica == summary.slowest_replica) run.stages.push_back(stage.totals);
   }
   return text + "time of each stage, %\n" + format_ledger(summary.stages, width) +
          format_advice(run);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "jobs/ledger.hpp"
+#include "jobs/process_use.hpp"
 #include "jobs/stage_report.hpp"
 
 // The text blocks before and after a run. Pure: structs in, text out; every line ends in a newline.
@@ -46,6 +47,7 @@ struct StageLedger {
   int rank = 0;
   LedgerTotals totals;
   int replica = 0;
+  ProcessUse process{};
 };
 
 // How long each stage computes for a step: the mean, and what was predicted for a step of the mean
@@ -64,15 +66,18 @@ struct RunSummary {
   std::uint64_t tokens_in = 0;
   std::uint64_t tokens_out = 0;
   double seconds = 0;                     // of the work, without loading
-  double load_seconds = 0;                // until the first step
+  double start_seconds = 0;               // from the start of the process to that of the work
+  double load_seconds = 0;                // of these
   std::string output;                     // path
   std::vector<StageLedger> stages;        // of all replicas
   std::vector<double> replica_seconds{};  // of work, by the drivers' clocks; none: one replica
   StepTimes step{};
   std::uint32_t slots = 1;
-  std::uint64_t steps = 0;  // of the replica that took longest
-  std::string rehearsal{};  // what of: "8 x h100-sxm, ndr"; empty for a real run
-  double rehearsed_in = 0;  // real seconds
+  int slowest_replica = 0;             // which decides how long the job takes
+  std::uint64_t steps = 0;             // of that one
+  std::string rehearsal{};             // what of: "8 x h100-sxm, ndr"; empty for a real run
+  double rehearsed_in = 0;             // real seconds
+  double thread_seconds_per_step = 0;  // processor time that a stage took for a step, the mean
 };
 std::string format_summary(const RunSummary& summary, int width);
 

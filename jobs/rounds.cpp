@@ -43,7 +43,7 @@ void Rounds::run() {
   }
 }
 
-Rounds::Counts Rounds::counts() const {
+StepCounts Rounds::counts() const {
   return {scheduler_.steps(), scheduler_.prompt_rows(), generated_tokens_, scheduler_.evictions()};
 }
 

@@ -7,6 +7,7 @@
 #include "jobs/job_clock.hpp"
 #include "jobs/ledger.hpp"
 #include "jobs/scheduler.hpp"
+#include "jobs/step_counts.hpp"
 #include "jobs/workload.hpp"
 
 namespace penstock::jobs {
@@ -31,13 +32,6 @@ class StepRunner {
 // from it, the next step planned. Pure but for what runner and workload do. One thread.
 class Rounds {
  public:
-  struct Counts {
-    std::uint64_t steps = 0;
-    std::uint64_t prompt_tokens = 0;     // rows computed for prompts, evictions' repeats included
-    std::uint64_t generated_tokens = 0;  // tokens sampled
-    std::uint64_t evictions = 0;
-  };
-
   // Runner and workload must outlive this.
   Rounds(const SchedulerLimits& limits, const model::StepCost& cost, StepRunner& runner,
          Workload& workload);
@@ -49,7 +43,7 @@ class Rounds {
   // is computed.
   void refill();
 
-  Counts counts() const;
+  StepCounts counts() const;
 
  private:
   // How long a round through all slots takes lately.

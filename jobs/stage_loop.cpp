@@ -59,6 +59,7 @@ class StageLoop {
     }
     context_.flush();
     times_.totals = context_.totals();
+    times_.process = meter_.use();
     endpoint_.control->send(0, times_message(MessageKind::stopped, times_));
   }
 
@@ -153,6 +154,7 @@ class StageLoop {
   std::size_t next_in_ = 0;
   std::deque<Step> steps_;
   StageTimes times_;
+  ProcessMeter meter_;
   Ledger::Time next_status_{};
   bool stopped_ = false;
 };

@@ -26,6 +26,7 @@ StageTimes some_times(std::size_t marks) {
   fill(times.totals);
   times.marks.resize(marks);
   for (LedgerTotals& mark : times.marks) fill(mark);
+  times.process = {1ull << 40, 1000, value *= 3.7};
   return times;
 }
 
@@ -104,6 +105,9 @@ TEST(Messages, TimesComeBackToTheLastBit) {
       for (std::size_t i = 0; i < marks; ++i) {
         EXPECT_EQ(back.marks[i].seconds, times.marks[i].seconds);
       }
+      EXPECT_EQ(back.process.peak_memory_bytes, times.process.peak_memory_bytes);
+      EXPECT_EQ(back.process.open_files, times.process.open_files);
+      EXPECT_EQ(back.process.thread_seconds, times.process.thread_seconds);
       for (std::size_t size = 1; size < message.size(); ++size) {
         EXPECT_THROW(parse_times(first_bytes(message, size)), comm::CommError) << size;
       }
@@ -113,7 +117,8 @@ TEST(Messages, TimesComeBackToTheLastBit) {
 
 TEST(Messages, BrokenTimesAreRefused) {
   for (const std::string_view text :
-       {"", "[]", "{}", "{\"totals\":{},\"marks\":[]}", "{\"totals\":null,\"marks\":[]}", "\xff"}) {
+       {"", "[]", "{}", "{\"totals\":{},\"marks\":[]}", "{\"totals\":null,\"marks\":[]}",
+        "{\"totals\":{},\"marks\":[],\"process\":{}}", "\xff"}) {
     Bytes message = signal_message(MessageKind::status);
     for (const char c : text) message.push_back(static_cast<std::byte>(c));
     EXPECT_THROW(parse_times(message), comm::CommError) << text;

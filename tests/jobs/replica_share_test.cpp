@@ -138,7 +138,7 @@ TEST(ReplicaStatus, ArrivesAsItWasSent) {
   sent.done = true;
   sent.reason = "SIGUSR1 or SIGUSR2 came";
   sent.failures = {"record 7", "bad \xff bytes"};
-  sent.totals = {5, 6, 7, 8, 9.5, {}, {{LedgerTotals{{1, 2, 3, 4, 5, 6}}, {}}}};
+  sent.totals = {{5, 6, 7, 8}, 9.5, {}, {{LedgerTotals{{1, 2, 3, 4, 5, 6}}, {}, {7, 8, 9.5}}}};
   const ReplicaStatus came = parse_status(to_bytes(sent));
   EXPECT_EQ(came.counts.answered, 10U);
   EXPECT_EQ(came.counts.failed, 2U);
@@ -156,6 +156,9 @@ TEST(ReplicaStatus, ArrivesAsItWasSent) {
   EXPECT_EQ(came.totals.seconds, 9.5);
   ASSERT_EQ(came.totals.stages.size(), 1U);
   EXPECT_EQ(came.totals.stages[0].totals.seconds, sent.totals.stages[0].totals.seconds);
+  EXPECT_EQ(came.totals.stages[0].process.peak_memory_bytes, 7U);
+  EXPECT_EQ(came.totals.stages[0].process.open_files, 8U);
+  EXPECT_EQ(came.totals.stages[0].process.thread_seconds, 9.5);
   const std::string broken = "{\"done\": 1}";
   EXPECT_THROW(parse_status(std::as_bytes(std::span(broken))), comm::CommError);
 }

@@ -1,5 +1,6 @@
 #include "jobs/report.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace penstock::jobs {
@@ -96,6 +97,7 @@ TEST(Report, ReplicasAreShownWhereThereAreSeveral) {
 
   RunSummary summary;
   summary.replica_seconds = {10, 25, 12};
+  summary.slowest_replica = 1;
   for (int rank = 0; rank < 6; ++rank) {
     LedgerTotals totals;
     totals[rank % 2 == 0 ? Share::compute : Share::drain] = 1 + rank;
@@ -167,13 +169,16 @@ TEST(Report, Summary) {
   summary.tokens_in = 51234;
   summary.tokens_out = 12345;
   summary.seconds = 65;
+  summary.start_seconds = 3.21;
   summary.load_seconds = 2.345;
   summary.output = "out.jsonl";
   StageLedger first{0, 0, {}};
+  first.process = {71'400'000, 24, 0.5};
   first.totals[Share::compute] = 60;
   first.totals[Share::wait_downstream] = 3.75;
   first.totals[Share::drain] = 1.25;
   StageLedger second{1, 1, {}};
+  second.process = {1'230'000'000, 23, 0.5};
   second.totals[Share::compute] = 58.5;
   second.totals[Share::wait_upstream] = 6.5;
   summary.stages = {first, second};
@@ -182,9 +187,10 @@ TEST(Report, Summary) {
   EXPECT_EQ(
       format_summary(summary, 100),
       "records     998 answered, 2 failed (see their error rows)\n"
-      "time        1:05 of work, 2.3 s of loading before\n"
+      "time        1:05 of work, 3.2 s before, 2.3 s of it for loading\n"
       "tokens      in 51,234 (788.2/s), out 12,345 (189.9/s)\n"
       "output      out.jsonl\n"
+      "process     1.23 GB of memory at most (rank 1), 24 open files\n"
       "time of each stage, %\n"
       "  stage  rank  compute  wait upstream  wait downstream  communication  starved  drain  "
       "waits  total\n"
@@ -207,12 +213,26 @@ TEST(Report, StepTimes) {
             "12.34 ms of computing on each stage; predicted 12.50");
 }
 
+TEST(Report, ARehearsalTellsWhatItTookOfTheHost) {
+  RunSummary summary;
+  summary.rehearsal = "2 x h100-sxm, ndr";
+  summary.rehearsed_in = 12;
+  summary.thread_seconds_per_step = 0.000149;
+  summary.stages = {StageLedger{0, 0, {}}};
+  summary.stages[0].process = {26'000'000, 19, 1};
+  const std::string text = format_summary(summary, 80);
+  EXPECT_THAT(text, testing::HasSubstr("times predicted; it took 12 s\n"));
+  EXPECT_THAT(text, testing::HasSubstr(
+                        "process     26.0 MB of memory at most (rank 0), 19 open files, 0.15 "
+                        "ms of processor time for a stage's step\n"));
+}
+
 TEST(Report, SummaryOfNothing) {
   RunSummary summary;
   summary.output = "out";
   EXPECT_EQ(format_summary(summary, 80),
             "records     0 answered\n"
-            "time        0.0 s of work, 0.0 s of loading before\n"
+            "time        0.0 s of work, 0.0 s before, 0.0 s of it for loading\n"
             "tokens      in 0, out 0\n"
             "output      out\n");
 }

@@ -200,7 +200,7 @@ json to_json(const TokenHistogram& histogram) {
 
 std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSource& source) {
   const PlanRow& best = plan.rows[plan.best];
-  const PlanRow& smallest = plan.rows[plan.smallest];
+  const PlanRow& smallest = plan.rows.front();
   std::string text = source.version + " plan\n";
   text += labelled("model", fmt::format("{}, {} parameters, {}, KV {}", source.model,
                                         format_count(source.parameters), io::to_string(input.dtype),
@@ -256,7 +256,6 @@ json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source)
           {"answers", to_json(source.answers)},
           {"answers_are_longest", source.answers_are_longest},
           {"too_few_stages", plan.too_few},
-          {"smallest", plan.smallest},
           {"best", plan.best},
           {"stages_pay", turning},
           {"rows", rows}};

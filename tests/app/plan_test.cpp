@@ -1,7 +1,11 @@
 // penstock plan: from a checkpoint without weights to a job script.
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
 
 #include "tests/support/program.hpp"
 
@@ -76,10 +80,28 @@ TEST_F(PlanTest, WritesAJobButNotOverAFile) {
   EXPECT_THAT(text, AllOf(HasSubstr("#SBATCH --ntasks=2\n"), HasSubstr("#SBATCH --nodes=2\n"),
                           HasSubstr("#SBATCH --partition=gpu\n"), HasSubstr("--stages 2"),
                           HasSubstr("export CKPT=" + model_ + "\n"), HasSubstr(": \"${INPUT:?")));
+  // The layers of the plan that was shown.
+  std::vector<int> layers;
+  const json shown =
+      json::parse(plan(lengths_ + Arguments{"--stages", "2", "--replicas", "1", "--json"}).out);
+  for (const json& rank : shown.at("rows").at(0).at("ranks")) {
+    layers.push_back(rank.at("end").get<int>() - rank.at("begin").get<int>());
+  }
+  EXPECT_THAT(text, HasSubstr(fmt::format(" --layers {} ", fmt::join(layers, ","))));
   EXPECT_THAT(plan(job).errors(), ElementsAre(HasSubstr("exists already; --force replaces it")));
   EXPECT_EQ(plan(job + Arguments{"--force"}).code, 0);
   EXPECT_THAT(plan(lengths_ + Arguments{"--sbatch", model_, "--force"}).errors(),
               ElementsAre(HasSubstr("would be written over")));
+}
+
+TEST_F(PlanTest, WritesNoJobOfYears) {
+  const std::string script = workplace_ / "job.sbatch";
+  const Finished finished =
+      plan({"--prompt", "100", "--generate", "20", "--records", "9000000000000000000", "--sbatch",
+            script, "--scripts", std::string(PENSTOCK_SOURCE_DIR) + "/jobs/slurm"});
+  EXPECT_EQ(finished.code, 1) << finished;
+  EXPECT_THAT(finished.errors(), ElementsAre(HasSubstr("more than a year")));
+  EXPECT_FALSE(std::filesystem::exists(script));
 }
 
 TEST_F(PlanTest, WhatIsMissingIsNamed) {

@@ -105,7 +105,7 @@ TEST(PlanSize, WeightsThatDoNotFitAreNamed) {
   EXPECT_TRUE(fit_pipeline(input, 2).size);
   input.devices = 4;
   const Plan plan = make_plan(input, 1);
-  EXPECT_EQ(plan.rows[plan.smallest].devices(), 2u);
+  EXPECT_EQ(plan.rows.front().devices(), 2u);
   EXPECT_THAT(plan.too_few, HasSubstr("with 1 stage: "));
   input.devices = 1;
   EXPECT_THAT(
@@ -147,7 +147,6 @@ TEST(Plan, ReplicasShareTheRecords) {
   ASSERT_EQ(plan.rows.size(), 2u);
   EXPECT_EQ(plan.rows[1].replicas, 2u);
   EXPECT_EQ(plan.best, 1u);
-  EXPECT_EQ(plan.smallest, 0u);
   EXPECT_NEAR(plan.rows[1].prediction.seconds / plan.rows[0].prediction.seconds, 0.5, 0.02);
 }
 
@@ -204,6 +203,16 @@ TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
   EXPECT_EQ(plan.rows[0].devices(), 6u);
   input.devices = 5;
   EXPECT_THAT([&] { make_plan(input, 1); }, ThrowsMessage<UsageError>(HasSubstr("6 are needed")));
+}
+
+TEST(Plan, TheFirstRowHasTheFewestDevices) {
+  PlanInput input = job(tiny(), steps_of_10_ms(), 10, {{4, 5, 5}});
+  input.devices = 9;
+  const Plan plan = make_plan(input, 1);
+  std::vector<std::uint32_t> devices;
+  for (const PlanRow& row : plan.rows) devices.push_back(row.devices());
+  ASSERT_GT(devices.size(), 2u);
+  EXPECT_EQ(devices.front(), *std::min_element(devices.begin(), devices.end()));
 }
 
 TEST(Plan, TheFactorThatDiffersMostIsTheReason) {
@@ -268,7 +277,7 @@ TEST(PlanReport, SaysWhatWasFound) {
                         "      0    {:>6}  {:>9}  {:>9}", fmt::format("0-{}", rank.layers.end - 1),
                         format_bytes(rank.weight_bytes), format_bytes(rank.kv_bytes))));
   EXPECT_EQ(json.at("rows")[0].at("ranks")[0].at("weight_bytes"), rank.weight_bytes);
-  EXPECT_EQ(json.at("rows")[json.at("smallest").get<std::size_t>()].at("devices"), 2);
+  EXPECT_EQ(json.at("rows")[0].at("devices"), 2);
   EXPECT_EQ(json.at("prompts").at("longest"), 512);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iostream>
 #include <thread>
+#include <utility>
 
 #include "app/commands.hpp"
 #include "app/dataset_options.hpp"
@@ -12,6 +13,7 @@
 #include "io/checkpoint.hpp"
 #include "io/output_file.hpp"
 #include "jobs/launch.hpp"
+#include "jobs/measured_times.hpp"
 #include "jobs/plan.hpp"
 #include "jobs/plan_report.hpp"
 
@@ -26,6 +28,10 @@ void add_options(OptionParser& parser) {
   machine("machine", po::value<std::string>()->value_name("SPEC"),
           "devices and links, as --virtual of run has them: h100-sxm, h100-sxm,ndr, "
           "h100-sxm,nvlink:8,ndr or a file.json (memory is reckoned as a GPU's)");
+  machine("measured",
+          po::value<std::string>()->implicit_value("", "the only one")->value_name("TEXT"),
+          "steps take what bench --calibrate measured (CKPT.calibration.json) on the machine whose "
+          "description contains TEXT, not what --machine says, which is for memory and links then");
   machine("devices", po::value<std::string>()->value_name("N"),
           "at most (default: four times as many as are needed)");
   machine("stages", po::value<std::string>()->value_name("N"), "only layouts of so many stages");
@@ -103,6 +109,12 @@ int plan_command(Invocation& invocation) {
   source.checkpoint = path;
   source.model = checkpoint.header().source;
   source.parameters = static_cast<std::uint64_t>(model::parameter_count(input.config));
+  if (const auto device = given<std::string>(values, "measured")) {
+    jobs::MeasuredTimes times =
+        jobs::measured_times(path, input.config, input.dtype, input.kv_dtype, *device);
+    input.measured = std::move(times.parts);
+    source.measured = std::move(times.text);
+  }
   read_lengths(values, checkpoint, dataset, input, source);
 
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));

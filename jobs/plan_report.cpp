@@ -208,6 +208,12 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
   text += labelled("machine", fmt::format("{}; {} at most", input.machine.text, plan.devices));
   text += format_source(input, source);
   text += labelled("times", kMethod);
+  text += labelled("", source.measured.empty()
+                           ? "of devices and links as the machine is described"
+                           : fmt::format("steps as measured on {};", source.measured));
+  if (!source.measured.empty()) {
+    text += labelled("", "memory and links as the machine is described");
+  }
   text += "\n" + labelled("smallest", format_layout(input, smallest));
   if (!plan.too_few.empty()) text += labelled("", plan.too_few);
   text += labelled("best", format_layout(input, best));
@@ -247,6 +253,7 @@ json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source)
           {"kv_dtype", io::to_string(input.kv_dtype)},
           {"machine", input.machine.text},
           {"machine_figures", figures(input.machine)},
+          {"measured", source.measured},
           {"devices", plan.devices},
           {"input", source.input},
           {"records", input.records},

@@ -104,6 +104,46 @@ TEST_F(PlanTest, WritesNoJobOfYears) {
   EXPECT_FALSE(std::filesystem::exists(script));
 }
 
+TEST_F(PlanTest, TimesByMeasurement) {
+  const Arguments one = {"--prompt", "100", "--generate", "20", "--records", "1", "--devices", "1"};
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(),
+              ElementsAre(HasSubstr("model.h5.calibration.json holds nothing")));
+  const auto entry = [](int sharers, double layer) {
+    return json{{"device", "AMD EPYC"},
+                {"numeric_class", "cpu"},
+                {"threads", 8},
+                {"sharers", sharers},
+                {"dtype", "bf16"},
+                {"kv_dtype", "bf16"},
+                {"network",
+                 "llama hidden 4096, intermediate 14336, heads 32, KV heads 8, head size 128, "
+                 "vocabulary 128256"},
+                {"measured", "yesterday"},
+                {"seconds",
+                 {{"embedding", {{1, 0.0}}},
+                  {"layer", {{1, layer}}},
+                  {"head", {{1, 0.01}}},
+                  {"attended", 0},
+                  {"cached", 0}}}};
+  };
+  json file = {{"format", "penstock calibration"}, {"schema", 1}, {"entries", {entry(2, 0.001)}}};
+  workplace_.write("model.h5.calibration.json", file.dump());
+  // A step for the prompt, which gives the first token, and 19 more: each 32 layers and the head.
+  const json measured = json::parse(plan(one + Arguments{"--measured", "--json"}).out);
+  EXPECT_NEAR(measured.at("rows").at(0).at("seconds"), 20 * (32 * 0.001 + 0.01), 1e-4);
+  EXPECT_THAT(measured.at("measured"), HasSubstr("AMD EPYC, 8 threads, 2 ranks a node"));
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).out,
+              HasSubstr("steps as measured on AMD EPYC, 8 threads, 2 ranks a node"));
+  // Without the option it is not looked at.
+  EXPECT_EQ(json::parse(plan(one + Arguments{"--json"}).out).at("measured"), "");
+
+  file["entries"].push_back(entry(1, 0.002));
+  workplace_.write("model.h5.calibration.json", file.dump());
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(), ElementsAre(HasSubstr("has several")));
+  const json named = json::parse(plan(one + Arguments{"--measured=1 rank", "--json"}).out);
+  EXPECT_NEAR(named.at("rows").at(0).at("seconds"), 20 * (32 * 0.002 + 0.01), 1e-4);
+}
+
 TEST_F(PlanTest, WhatIsMissingIsNamed) {
   EXPECT_THAT(penstock({"plan", model_}).errors(), ElementsAre(HasSubstr("--machine SPEC")));
   EXPECT_THAT(plan({}).errors(), ElementsAre(HasSubstr("--input D, or --prompt N")));

@@ -10,6 +10,7 @@
 #include "jobs/launch.hpp"
 #include "jobs/plan_report.hpp"
 #include "jobs/report.hpp"
+#include "model/calibration.hpp"
 #include "tests/support/llama_shapes.hpp"
 
 namespace penstock::jobs {
@@ -136,6 +137,38 @@ TEST(Plan, TimesOfASmallJobByHand) {
   EXPECT_NEAR(row.device_hours(), 0.05 / 3600, 1e-7);
   EXPECT_NEAR(row.prediction.waiting + row.prediction.drain, 0, 1e-3);
   EXPECT_NEAR(row.prediction.busy_seconds, 0.05 / 15, 1e-5);
+}
+
+// A step 20 ms, a layer 10 ms, the head 30 ms, whatever they compute.
+std::shared_ptr<const model::PartCost> measured() {
+  model::PartTables tables;
+  tables.embedding.points = {{1, 0.02}};
+  tables.layer.points = {{1, 0.01}};
+  tables.head.points = {{1, 0.03}};
+  return model::measured_cost(tables);
+}
+
+TEST(Plan, TimesAsMeasuredByHand) {
+  PlanInput input = job(tiny(), steps_of_10_ms(), 3, {{4, 5, 5}});
+  input.measured = measured();
+  input.devices = 1;
+  // Five steps, each 20 + 4 x 10 + 30 ms.
+  EXPECT_NEAR(make_plan(input, 1).rows.at(0).prediction.seconds, 5 * 0.09, 1e-4);
+
+  input.devices = input.stages = 2;
+  input.machine.control.latency_seconds = 0.1;
+  input.records = 1;
+  const Plan plan = make_plan(input, 1);
+  const PlanRow& row = plan.rows.at(0);
+  // The head weighs as much as three layers: 30 beside 10 + 30 ms.
+  EXPECT_EQ(row.size.ranks[0].layers.layers(), 3);
+  EXPECT_EQ(row.size.ranks[1].layers.layers(), 1);
+  // Tokens are under way for two steps of the slower stage, 60 ms.
+  EXPECT_EQ(row.size.slots, 2u + 2);
+  // Five times: the plan is with the second stage after 100 ms, the first one's 50 are over then;
+  // the second one's step; the way back.
+  EXPECT_NEAR(row.prediction.seconds, 5 * (0.1 + 0.06 + 0.1), 1e-4);
+  EXPECT_NEAR(row.prediction.evenness, (0.05 + 0.06) / (2 * 0.06), 1e-3);
 }
 
 TEST(Plan, ReplicasShareTheRecords) {
@@ -279,6 +312,12 @@ TEST(PlanReport, SaysWhatWasFound) {
   EXPECT_EQ(json.at("rows")[0].at("ranks")[0].at("weight_bytes"), rank.weight_bytes);
   EXPECT_EQ(json.at("rows")[0].at("devices"), 2);
   EXPECT_EQ(json.at("prompts").at("longest"), 512);
+  EXPECT_EQ(json.at("measured"), "");
+  EXPECT_THAT(text, HasSubstr("\n           of devices and links as the machine is described\n"));
+  source.measured = "a machine (today)";
+  EXPECT_THAT(format_plan(input, plan, source),
+              HasSubstr("\n           steps as measured on a machine (today);\n"));
+  EXPECT_EQ(to_json(input, plan, source).at("measured"), "a machine (today)");
 }
 
 }  // namespace

@@ -123,6 +123,20 @@ std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, con
   return number;
 }
 
+std::uint64_t long_count_option(const po::variables_map& values, const char* name,
+                                std::uint64_t most) {
+  const auto value = parse_unsigned(values, name);
+  if (!value) return 0;
+  if (*value == 0 || *value > most) {
+    throw UsageError(fmt::format("--{} {} is out of range: give 1 to {}", name, *value, most));
+  }
+  return *value;
+}
+
+std::uint32_t count_option(const po::variables_map& values, const char* name, std::uint32_t most) {
+  return static_cast<std::uint32_t>(long_count_option(values, name, most));
+}
+
 std::uint64_t parse_bytes(const std::string& option, const std::string& text) {
   std::size_t end = 0;
   double number = 0;

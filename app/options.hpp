@@ -57,6 +57,12 @@ std::optional<io::DType> parse_dtype_option(const std::string& option, const std
 // unsigned type makes a huge number of -1. Throws jobs::UsageError.
 std::optional<std::uint64_t> parse_unsigned(const po::variables_map& values, const char* name);
 
+// The same, from 1 to `most`; 0: not given.
+std::uint64_t long_count_option(const po::variables_map& values, const char* name,
+                                std::uint64_t most);
+std::uint32_t count_option(const po::variables_map& values, const char* name,
+                           std::uint32_t most = UINT32_MAX);
+
 // A switch: --NAME on the command line, NAME = true or false (yes, no, on, off, 1, 0) in a file.
 inline auto* flag() { return po::bool_switch(); }
 inline bool is_on(const po::variables_map& values, const char* name) {

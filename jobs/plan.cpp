@@ -15,7 +15,6 @@
 #include <utility>
 
 #include "jobs/launch.hpp"
-#include "model/device_model.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -23,9 +22,9 @@ namespace {
 constexpr std::uint32_t kMostStages = 64;
 // Layouts that differ by less are as good as each other.
 constexpr double kAsGood = 0.02;
+
 ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int first_rank) {
-  const auto parts =
-      model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
+  const std::shared_ptr<const model::PartCost> parts = part_costs(input);
   const model::StepShape decode{64, 64, 64 * 512, 64 * 512};
   std::vector<ReplayStage> stages;
   std::optional<model::StepCost> slowest;

@@ -50,12 +50,12 @@ struct TurningPoint {
 };
 
 struct Plan {
-  std::vector<PlanRow> rows;  // by stages, then replicas
-  std::size_t smallest = 0;   // the fewest devices, in rows
-  std::size_t best = 0;       // the shortest time; among those within 2 % of it the fewest devices
+  // By stages, then replicas: so the first has the fewest devices.
+  std::vector<PlanRow> rows;
+  std::size_t best = 0;  // the shortest time; among those within 2 % of it the fewest devices
   std::optional<TurningPoint> turning;  // empty: it was not reached
   std::uint32_t devices = 0;            // that there are at most
-  std::string too_few;  // why fewer stages than the smallest's do not fit; empty: it is one
+  std::string too_few;  // why fewer stages than the first row's do not fit; empty: it is one
 };
 
 // Throws UsageError where nothing fits, and what replay() throws. `threads` replay at a time.

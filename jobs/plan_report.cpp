@@ -200,7 +200,7 @@ json to_json(const TokenHistogram& histogram) {
 
 std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSource& source) {
   const PlanRow& best = plan.rows[plan.best];
-  const PlanRow& smallest = plan.rows[plan.smallest];
+  const PlanRow& smallest = plan.rows.front();
   std::string text = source.version + " plan\n";
   text += labelled("model", fmt::format("{}, {} parameters, {}, KV {}", source.model,
                                         format_count(source.parameters), io::to_string(input.dtype),
@@ -208,6 +208,12 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
   text += labelled("machine", fmt::format("{}; {} at most", input.machine.text, plan.devices));
   text += format_source(input, source);
   text += labelled("times", kMethod);
+  text += labelled("", source.measured.empty()
+                           ? "of devices and links as the machine is described"
+                           : fmt::format("steps as measured on {};", source.measured));
+  if (!source.measured.empty()) {
+    text += labelled("", "memory and links as the machine is described");
+  }
   text += "\n" + labelled("smallest", format_layout(input, smallest));
   if (!plan.too_few.empty()) text += labelled("", plan.too_few);
   text += labelled("best", format_layout(input, best));
@@ -247,6 +253,7 @@ json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source)
           {"kv_dtype", io::to_string(input.kv_dtype)},
           {"machine", input.machine.text},
           {"machine_figures", figures(input.machine)},
+          {"measured", source.measured},
           {"devices", plan.devices},
           {"input", source.input},
           {"records", input.records},
@@ -256,7 +263,6 @@ json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source)
           {"answers", to_json(source.answers)},
           {"answers_are_longest", source.answers_are_longest},
           {"too_few_stages", plan.too_few},
-          {"smallest", plan.smallest},
           {"best", plan.best},
           {"stages_pay", turning},
           {"rows", rows}};

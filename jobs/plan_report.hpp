@@ -22,6 +22,7 @@ struct PlanSource {
   TokenHistogram prompts;            // of those read that can be answered
   TokenHistogram answers;            // as long as they are taken to be
   bool answers_are_longest = true;   // as long as they may be; else as the user says
+  std::string measured;              // on what, and when; empty: times are as described
 };
 
 // Several lines, each with its newline.

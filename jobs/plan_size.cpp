@@ -55,6 +55,11 @@ std::vector<model::StageRange> cut(const PlanInput& input, std::uint32_t stages,
 
 }  // namespace
 
+std::shared_ptr<const model::PartCost> part_costs(const PlanInput& input) {
+  if (input.measured) return input.measured;
+  return model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
+}
+
 double activation_row_bytes(const PlanInput& input) {
   return static_cast<double>(input.config.hidden_size) *
          static_cast<double>(io::size_of(input.dtype));
@@ -68,8 +73,7 @@ PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
   PipelineSize size;
   size.max_step_tokens = input.max_step_tokens > 0 ? input.max_step_tokens : kGpuStepTokens;
   size.max_sequences = std::min(PipelineOptions{}.max_sequences, size.max_step_tokens);
-  const auto parts =
-      model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
+  const std::shared_ptr<const model::PartCost> parts = part_costs(input);
   std::vector<model::StageRange> ranges;
   try {
     ranges = cut(input, stages, *parts, size.max_step_tokens);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "jobs/virtual_machine.hpp"
 #include "model/config.hpp"
 #include "model/stage_plan.hpp"
+#include "model/step_cost.hpp"
 
 // What a pipeline of so many stages takes of its devices' memory. Pure.
 namespace penstock::jobs {
@@ -20,6 +22,8 @@ struct PlanInput {
   io::DType dtype = io::DType::bf16;
   io::DType kv_dtype = io::DType::bf16;
   VirtualMachine machine;
+  // How long the parts take on a device, as it was measured; null: as the machine's is described.
+  std::shared_ptr<const model::PartCost> measured;
   std::uint32_t devices = 0;  // that there are at most; 0: four times as many as are needed
   // Only these; 0: what is best.
   std::uint32_t stages = 0;
@@ -32,6 +36,9 @@ struct PlanInput {
   std::uint64_t records = 0;
   std::vector<ReplayRecord> lengths;  // of the records, or of an even sample of them; not empty
 };
+
+// By which stages are cut, slots are chosen, and time is predicted.
+std::shared_ptr<const model::PartCost> part_costs(const PlanInput& input);
 
 // That travel between stages for a token.
 double activation_row_bytes(const PlanInput& input);

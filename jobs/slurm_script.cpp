@@ -5,12 +5,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "jobs/launch.hpp"
+#include "jobs/report.hpp"
+
 namespace penstock::jobs {
 namespace {
 
 constexpr double kMargin = 1.25;
 constexpr double kLoadAndMergeSeconds = 20 * 60;
 constexpr double kRoundToSeconds = 5 * 60;
+// More than anybody waits for, in however many parts.
+constexpr double kMostJobSeconds = 366.0 * 86400;
 
 // "2-03:05:00"
 std::string slurm_time(double seconds) {
@@ -52,6 +57,12 @@ double time_limit_seconds(const SlurmJob& job) {
 }
 
 std::string slurm_script(const SlurmJob& job) {
+  if (!(job.seconds <= kMostJobSeconds)) {
+    throw UsageError(fmt::format(
+        "a Slurm job of more than a year is not written, and this one would take {}: give it more "
+        "--devices, or fewer records",
+        format_duration(job.seconds)));
+  }
   const std::uint32_t ranks_per_node = std::min(job.ranks, job.ranks_per_node);
   const std::uint32_t nodes = (job.ranks + ranks_per_node - 1) / ranks_per_node;
   std::string text = fmt::format("#!/bin/bash\n# {}\n#SBATCH --job-name=penstock\n", job.about);

@@ -28,6 +28,7 @@ struct SlurmJob {
 // rounded up to five minutes, but at most `most_seconds`. The job requeues itself where that was
 // not enough.
 double time_limit_seconds(const SlurmJob& job);
+// Throws UsageError for a job that is predicted to take more than a year.
 std::string slurm_script(const SlurmJob& job);
 
 // As one word of a shell's: 'it'\''s'. Plain words stay as they are.

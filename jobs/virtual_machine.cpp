@@ -105,6 +105,14 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
                   spec, reason));
 }
 
+LinkModel link_of(const std::string& spec, std::string_view name) {
+  try {
+    return link_model(name);
+  } catch (const UsageError& error) {
+    refuse(spec, error.what());
+  }
+}
+
 // "nvlink:8"
 int parse_devices(const std::string& spec, std::string_view text) {
   int devices = 0;
@@ -320,7 +328,7 @@ VirtualMachine parse_virtual_machine(const std::string& spec) {
   try {
     VirtualMachine machine = usual_machine(parts[0]);
     if (parts.size() == 1) return machine;
-    machine.between_nodes = machine.control = link_model(parts.back());
+    machine.between_nodes = machine.control = link_of(spec, parts.back());
     machine.in_node = machine.between_nodes;
     machine.devices_per_node = 1;
     machine.text = fmt::format("{}, {}", parts[0], parts.back());
@@ -330,7 +338,7 @@ VirtualMachine parse_virtual_machine(const std::string& spec) {
         refuse(spec, "of two links the first is that of a node, with the number of its devices");
       }
       const std::string_view name = parts[1].substr(0, colon);
-      machine.in_node = link_model(name);
+      machine.in_node = link_of(spec, name);
       machine.devices_per_node = parse_devices(spec, parts[1].substr(colon + 1));
       machine.text = fmt::format("{}, {} in nodes of {}, {} between", parts[0], name,
                                  machine.devices_per_node, parts[2]);

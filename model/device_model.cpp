@@ -34,8 +34,9 @@ const std::array<DeviceModel, 5>& presets() {
       // MAMF 271.2; memory: 2.04 TB/s and 80 GB by data sheet, the H100's share.
       {"a100-80", 271.2 * kTera, 17 * kTera, 1.82 * kTera, 79 * kGiB, 1.3 * kMicro, 50 * kMicro,
        64},
-      // MAMF 668.4; memory: AMD's acceptance test asks BabelStream for 4.18 TB/s in copies, of 5.3;
-      // 192 GB by data sheet. Launch: assumed.
+      // MAMF 668.4 (of 1307.4 by data sheet); memory: 5.3 TB/s and 192 GB by data sheet, of which
+      // AMD's acceptance test asks BabelStream for 4.177 TB/s in copies (instinct.docs.amd.com,
+      // system-acceptance). Launch: assumed.
       {"mi300x", 668.4 * kTera, 84 * kTera, 4.18 * kTera, 191 * kGiB, 2.0 * kMicro, 50 * kMicro,
        64},
       // Two sockets of 64 Zen 5 cores: 511 and 254 GFLOP/s a core, as measured on two, times 0.8

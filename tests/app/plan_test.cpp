@@ -1,7 +1,11 @@
 // penstock plan: from a checkpoint without weights to a job script.
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
 
 #include "tests/support/program.hpp"
 
@@ -76,10 +80,68 @@ TEST_F(PlanTest, WritesAJobButNotOverAFile) {
   EXPECT_THAT(text, AllOf(HasSubstr("#SBATCH --ntasks=2\n"), HasSubstr("#SBATCH --nodes=2\n"),
                           HasSubstr("#SBATCH --partition=gpu\n"), HasSubstr("--stages 2"),
                           HasSubstr("export CKPT=" + model_ + "\n"), HasSubstr(": \"${INPUT:?")));
+  // The layers of the plan that was shown.
+  std::vector<int> layers;
+  const json shown =
+      json::parse(plan(lengths_ + Arguments{"--stages", "2", "--replicas", "1", "--json"}).out);
+  for (const json& rank : shown.at("rows").at(0).at("ranks")) {
+    layers.push_back(rank.at("end").get<int>() - rank.at("begin").get<int>());
+  }
+  EXPECT_THAT(text, HasSubstr(fmt::format(" --layers {} ", fmt::join(layers, ","))));
   EXPECT_THAT(plan(job).errors(), ElementsAre(HasSubstr("exists already; --force replaces it")));
   EXPECT_EQ(plan(job + Arguments{"--force"}).code, 0);
   EXPECT_THAT(plan(lengths_ + Arguments{"--sbatch", model_, "--force"}).errors(),
               ElementsAre(HasSubstr("would be written over")));
+}
+
+TEST_F(PlanTest, WritesNoJobOfYears) {
+  const std::string script = workplace_ / "job.sbatch";
+  const Finished finished =
+      plan({"--prompt", "100", "--generate", "20", "--records", "9000000000000000000", "--sbatch",
+            script, "--scripts", std::string(PENSTOCK_SOURCE_DIR) + "/jobs/slurm"});
+  EXPECT_EQ(finished.code, 1) << finished;
+  EXPECT_THAT(finished.errors(), ElementsAre(HasSubstr("more than a year")));
+  EXPECT_FALSE(std::filesystem::exists(script));
+}
+
+TEST_F(PlanTest, TimesByMeasurement) {
+  const Arguments one = {"--prompt", "100", "--generate", "20", "--records", "1", "--devices", "1"};
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(),
+              ElementsAre(HasSubstr("model.h5.calibration.json holds nothing")));
+  const auto entry = [](int sharers, double layer) {
+    return json{{"device", "AMD EPYC"},
+                {"numeric_class", "cpu"},
+                {"threads", 8},
+                {"sharers", sharers},
+                {"dtype", "bf16"},
+                {"kv_dtype", "bf16"},
+                {"network",
+                 "llama hidden 4096, intermediate 14336, heads 32, KV heads 8, head size 128, "
+                 "vocabulary 128256"},
+                {"measured", "yesterday"},
+                {"seconds",
+                 {{"embedding", {{1, 0.0}}},
+                  {"layer", {{1, layer}}},
+                  {"head", {{1, 0.01}}},
+                  {"attended", 0},
+                  {"cached", 0}}}};
+  };
+  json file = {{"format", "penstock calibration"}, {"schema", 1}, {"entries", {entry(2, 0.001)}}};
+  workplace_.write("model.h5.calibration.json", file.dump());
+  // A step for the prompt, which gives the first token, and 19 more: each 32 layers and the head.
+  const json measured = json::parse(plan(one + Arguments{"--measured", "--json"}).out);
+  EXPECT_NEAR(measured.at("rows").at(0).at("seconds"), 20 * (32 * 0.001 + 0.01), 1e-4);
+  EXPECT_THAT(measured.at("measured"), HasSubstr("AMD EPYC, 8 threads, 2 ranks a node"));
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).out,
+              HasSubstr("steps as measured on AMD EPYC, 8 threads, 2 ranks a node"));
+  // Without the option it is not looked at.
+  EXPECT_EQ(json::parse(plan(one + Arguments{"--json"}).out).at("measured"), "");
+
+  file["entries"].push_back(entry(1, 0.002));
+  workplace_.write("model.h5.calibration.json", file.dump());
+  EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(), ElementsAre(HasSubstr("has several")));
+  const json named = json::parse(plan(one + Arguments{"--measured=1 rank", "--json"}).out);
+  EXPECT_NEAR(named.at("rows").at(0).at("seconds"), 20 * (32 * 0.002 + 0.01), 1e-4);
 }
 
 TEST_F(PlanTest, WhatIsMissingIsNamed) {

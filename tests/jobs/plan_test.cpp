@@ -10,6 +10,7 @@
 #include "jobs/launch.hpp"
 #include "jobs/plan_report.hpp"
 #include "jobs/report.hpp"
+#include "model/calibration.hpp"
 #include "tests/support/llama_shapes.hpp"
 
 namespace penstock::jobs {
@@ -105,7 +106,7 @@ TEST(PlanSize, WeightsThatDoNotFitAreNamed) {
   EXPECT_TRUE(fit_pipeline(input, 2).size);
   input.devices = 4;
   const Plan plan = make_plan(input, 1);
-  EXPECT_EQ(plan.rows[plan.smallest].devices(), 2u);
+  EXPECT_EQ(plan.rows.front().devices(), 2u);
   EXPECT_THAT(plan.too_few, HasSubstr("with 1 stage: "));
   input.devices = 1;
   EXPECT_THAT(
@@ -138,6 +139,38 @@ TEST(Plan, TimesOfASmallJobByHand) {
   EXPECT_NEAR(row.prediction.busy_seconds, 0.05 / 15, 1e-5);
 }
 
+// A step 20 ms, a layer 10 ms, the head 30 ms, whatever they compute.
+std::shared_ptr<const model::PartCost> measured() {
+  model::PartTables tables;
+  tables.embedding.points = {{1, 0.02}};
+  tables.layer.points = {{1, 0.01}};
+  tables.head.points = {{1, 0.03}};
+  return model::measured_cost(tables);
+}
+
+TEST(Plan, TimesAsMeasuredByHand) {
+  PlanInput input = job(tiny(), steps_of_10_ms(), 3, {{4, 5, 5}});
+  input.measured = measured();
+  input.devices = 1;
+  // Five steps, each 20 + 4 x 10 + 30 ms.
+  EXPECT_NEAR(make_plan(input, 1).rows.at(0).prediction.seconds, 5 * 0.09, 1e-4);
+
+  input.devices = input.stages = 2;
+  input.machine.control.latency_seconds = 0.1;
+  input.records = 1;
+  const Plan plan = make_plan(input, 1);
+  const PlanRow& row = plan.rows.at(0);
+  // The head weighs as much as three layers: 30 beside 10 + 30 ms.
+  EXPECT_EQ(row.size.ranks[0].layers.layers(), 3);
+  EXPECT_EQ(row.size.ranks[1].layers.layers(), 1);
+  // Tokens are under way for two steps of the slower stage, 60 ms.
+  EXPECT_EQ(row.size.slots, 2u + 2);
+  // Five times: the plan is with the second stage after 100 ms, the first one's 50 are over then;
+  // the second one's step; the way back.
+  EXPECT_NEAR(row.prediction.seconds, 5 * (0.1 + 0.06 + 0.1), 1e-4);
+  EXPECT_NEAR(row.prediction.evenness, (0.05 + 0.06) / (2 * 0.06), 1e-3);
+}
+
 TEST(Plan, ReplicasShareTheRecords) {
   // One slot of 256 sequences: 1024 records are four generations of ten steps, 512 are two.
   PlanInput input = job(tiny(), steps_of_10_ms(), 1024, {{4, 10, 10}});
@@ -147,7 +180,6 @@ TEST(Plan, ReplicasShareTheRecords) {
   ASSERT_EQ(plan.rows.size(), 2u);
   EXPECT_EQ(plan.rows[1].replicas, 2u);
   EXPECT_EQ(plan.best, 1u);
-  EXPECT_EQ(plan.smallest, 0u);
   EXPECT_NEAR(plan.rows[1].prediction.seconds / plan.rows[0].prediction.seconds, 0.5, 0.02);
 }
 
@@ -204,6 +236,16 @@ TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
   EXPECT_EQ(plan.rows[0].devices(), 6u);
   input.devices = 5;
   EXPECT_THAT([&] { make_plan(input, 1); }, ThrowsMessage<UsageError>(HasSubstr("6 are needed")));
+}
+
+TEST(Plan, TheFirstRowHasTheFewestDevices) {
+  PlanInput input = job(tiny(), steps_of_10_ms(), 10, {{4, 5, 5}});
+  input.devices = 9;
+  const Plan plan = make_plan(input, 1);
+  std::vector<std::uint32_t> devices;
+  for (const PlanRow& row : plan.rows) devices.push_back(row.devices());
+  ASSERT_GT(devices.size(), 2u);
+  EXPECT_EQ(devices.front(), *std::min_element(devices.begin(), devices.end()));
 }
 
 TEST(Plan, TheFactorThatDiffersMostIsTheReason) {
@@ -268,8 +310,14 @@ TEST(PlanReport, SaysWhatWasFound) {
                         "      0    {:>6}  {:>9}  {:>9}", fmt::format("0-{}", rank.layers.end - 1),
                         format_bytes(rank.weight_bytes), format_bytes(rank.kv_bytes))));
   EXPECT_EQ(json.at("rows")[0].at("ranks")[0].at("weight_bytes"), rank.weight_bytes);
-  EXPECT_EQ(json.at("rows")[json.at("smallest").get<std::size_t>()].at("devices"), 2);
+  EXPECT_EQ(json.at("rows")[0].at("devices"), 2);
   EXPECT_EQ(json.at("prompts").at("longest"), 512);
+  EXPECT_EQ(json.at("measured"), "");
+  EXPECT_THAT(text, HasSubstr("\n           of devices and links as the machine is described\n"));
+  source.measured = "a machine (today)";
+  EXPECT_THAT(format_plan(input, plan, source),
+              HasSubstr("\n           steps as measured on a machine (today);\n"));
+  EXPECT_EQ(to_json(input, plan, source).at("measured"), "a machine (today)");
 }
 
 }  // namespace

@@ -5,7 +5,10 @@
 
 #include <array>
 #include <cstdio>
+#include <limits>
 #include <memory>
+
+#include "jobs/launch.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -14,6 +17,7 @@ using testing::AllOf;
 using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
+using testing::ThrowsMessage;
 
 std::string shell(const std::string& command) {
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
@@ -75,6 +79,18 @@ TEST(SlurmScript, TimeLimits) {
   EXPECT_THAT(slurm_script(any), HasSubstr("--time=5-05:20:00\n"));
   any.most_seconds = 24 * 3600;
   EXPECT_THAT(slurm_script(any), HasSubstr("--time=1-00:00:00\n"));
+}
+
+TEST(SlurmScript, NoJobOfYears) {
+  SlurmJob any = job();
+  any.seconds = 366 * 86400.0;  // 457 days and a half with a quarter more, and 20 minutes
+  EXPECT_THAT(slurm_script(any), HasSubstr("--time=457-12:20:00\n"));
+  any.most_seconds = 24 * 3600;  // it would still need as long, in many parts
+  for (const double seconds : {367 * 86400.0, 1e30, std::numeric_limits<double>::infinity()}) {
+    any.seconds = seconds;
+    EXPECT_THAT([&] { slurm_script(any); },
+                ThrowsMessage<UsageError>(HasSubstr("more than a year")));
+  }
 }
 
 TEST(SlurmScript, WordsSurviveTheShell) {

@@ -53,13 +53,17 @@ TEST(VirtualMachineSpec, WithLinks) {
 
 TEST(VirtualMachineSpec, WhatIsWrongIsNamed) {
   const auto refused = [](const std::string& spec, const std::string& words) {
-    EXPECT_THAT([&] { parse_virtual_machine(spec); }, ThrowsMessage<UsageError>(HasSubstr(words)))
+    EXPECT_THAT([&] { parse_virtual_machine(spec); },
+                ThrowsMessage<UsageError>(
+                    AllOf(StartsWith("the machine '" + spec + "': "), HasSubstr(words))))
         << spec;
   };
   refused("", "no device ''");
   refused("h100", "no device 'h100'");
   refused("h100-sxm,", "no link ''");
-  refused("h100-sxm,ethernet", "no link 'ethernet'");
+  refused("h100-sxm,ethernet", "no link 'ethernet' is known: nvlink, nvlink3, xgmi, ndr, ");
+  refused("bogus,ethernet", "no device 'bogus' is known: h100-sxm, h200, ");
+  refused("h100-sxm,fast:8,ndr", "no link 'fast'");
   refused("h100-sxm,nvlink,ndr", "number of its devices");
   refused("h100-sxm,nvlink:,ndr", "'' is no number");
   refused("h100-sxm,nvlink:0,ndr", "'0' is no number");

@@ -329,6 +329,8 @@ def test_plan(cluster, job):
     cluster.check_completed(number)
     check(re.search(r" 0 +node1 .*\n.* 1 +node2 ", cluster.log(number)), "a stage on each node",
           cluster.log(number))
+    check("cut by --layers" in cluster.log(number), "with the layers of the plan",
+          cluster.log(number))
     job.check_answers()
 
 

@@ -1,0 +1,63 @@
+#include "jobs/measured_times.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vector>
+
+#include "jobs/launch.hpp"
+#include "model/calibration.hpp"
+
+namespace penstock::jobs {
+namespace {
+
+std::string described(const model::CalibrationKey& key) {
+  return fmt::format("{}, {}", model::describe(key), key.numeric_class);
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  return fmt::format("{}", fmt::join(names, "; "));
+}
+
+}  // namespace
+
+MeasuredTimes measured_times(const std::string& checkpoint, const model::ModelConfig& config,
+                             io::DType dtype, io::DType kv_dtype, const std::string& device) {
+  const std::string path = model::calibration_path(checkpoint);
+  const model::Calibrations known = model::read_calibrations(path);
+  if (known.empty()) {
+    throw UsageError(fmt::format(
+        "--measured: {} holds nothing; penstock bench CKPT --calibrate measures", path));
+  }
+  const std::string network = model::describe_parts(config);
+  std::vector<std::string> fit;  // the plan's network and numbers
+  std::vector<std::string> others;
+  std::vector<std::string> chosen;
+  MeasuredTimes times;
+  for (const auto& [key, calibration] : known) {
+    const std::string name = described(key);
+    if (key.network != network || key.dtype != io::to_string(dtype) ||
+        key.kv_dtype != io::to_string(kv_dtype)) {
+      others.push_back(key.network == network ? name : name + ", of another network");
+      continue;
+    }
+    fit.push_back(name);
+    if (name.find(device) == std::string::npos) continue;
+    chosen.push_back(name);
+    times = {model::measured_cost(calibration.tables),
+             fmt::format("{} ({})", name, calibration.measured)};
+  }
+  if (chosen.size() == 1) return times;
+  if (fit.empty()) {
+    throw UsageError(fmt::format("--measured: {} has nothing for {}, KV {}, but: {}", path,
+                                 io::to_string(dtype), io::to_string(kv_dtype), listed(others)));
+  }
+  if (chosen.empty()) {
+    throw UsageError(fmt::format("--measured={}: {} has only: {}", device, path, listed(fit)));
+  }
+  throw UsageError(fmt::format(
+      "--measured: {} has several: {}; give a part of one's description, as --measured='{}'", path,
+      listed(chosen), chosen.front()));
+}
+
+}  // namespace penstock::jobs

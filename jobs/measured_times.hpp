@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "io/dtype.hpp"
+#include "model/config.hpp"
+#include "model/step_cost.hpp"
+
+// What bench --calibrate measured, for a plan that is made elsewhere.
+namespace penstock::jobs {
+
+struct MeasuredTimes {
+  std::shared_ptr<const model::PartCost> parts;
+  std::string text;  // "AMD EPYC …, 8 threads, 2 ranks a node, bf16, KV bf16, … (2026-11-23, …)"
+};
+
+// Of the file beside the checkpoint the one entry for such a network and such numbers whose
+// description, as `text` has it up to the bracket, contains `device`. Throws UsageError that lists
+// what there is, unless there is exactly one, and io::FileError.
+MeasuredTimes measured_times(const std::string& checkpoint, const model::ModelConfig& config,
+                             io::DType dtype, io::DType kv_dtype, const std::string& device);
+
+}  // namespace penstock::jobs

@@ -271,7 +271,7 @@ TEST(RoundTrip, AStageThatDiesIsNamedByTheOthers) {
 }
 
 TEST(RoundTrip, AStageThatFallsSilentIsNamedByTheDriver) {
-  const auto failures = choose_with_broken(1, milliseconds(5000), milliseconds(1000));
+  const auto failures = choose_with_broken(1, milliseconds(3000), milliseconds(1000));
   EXPECT_THAT(failures[0],
               ContainsRegex("^measuring the trip through the pipeline: stage 0: no tokens of step "
                             "4 \\(slot 0\\) from thread 2 for [1-9][0-9]*\\.[0-9] s; thread 1 is "

@@ -282,7 +282,7 @@ TEST_F(StagedLink, RoomIsMadeForMoreMessages) {
   EXPECT_THAT(in, testing::ElementsAre(first, second, third));
   sender_.reset();
   receiver_.reset();
-  EXPECT_THAT(api_->live, testing::UnorderedElementsAre(compute_out_, compute_in_));
+  EXPECT_EQ(api_->live.size(), 4u);  // the compute streams of two connect()
 }
 
 TEST_F(StagedLink, ThatMoreRoomCannotBeHadNamesTheEdge) {

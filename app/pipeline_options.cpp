@@ -87,9 +87,10 @@ void add_pipeline_options(OptionParser& parser, Replicas replicas) {
           "tokens of a prompt and its answer together");
   numbers("max-step-tokens", po::value<std::int64_t>()->default_value(0, "auto"),
           "tokens computed in one step (auto: 512, on GPUs 2048)");
-  numbers("slots", po::value<std::int64_t>()->default_value(0, "auto"),
-          "micro-batches in flight (auto: 1 for one stage, else stages + 1; of a rehearsal as many "
-          "more as its links need)");
+  numbers(
+      "slots", po::value<std::int64_t>()->default_value(0, "auto"),
+      "micro-batches in flight (auto: 1 for one stage, else one for each and as many more as the "
+      "links need, which is measured at the start)");
 }
 
 jobs::PipelineChoice pipeline_choice(const po::variables_map& values) {

@@ -40,6 +40,10 @@ class LinkEnd {
   // blocks. Host links: true when it is done.
   virtual bool order_compute_after(Ticket ticket) { return done(ticket); }
 
+  // From now on so many messages at least may be under way at once before one waits for a buffer of
+  // the link's own; most links have none. Throws CommError.
+  virtual void make_room(std::size_t /*messages*/) {}
+
   // Gives up all that is under way and all that comes, so that memory can be freed without waiting
   // for the peer. Takes a bounded time. Host links have nothing on a device to give up.
   virtual void abort() noexcept {}

@@ -20,16 +20,10 @@ auto Staging::guarded(Body body) {
   }
 }
 
-Staging::Staging(StagingPlan plan) : plan_(std::move(plan)), buffers_(plan_.buffers) {
+Staging::Staging(StagingPlan plan) : plan_(std::move(plan)) {
   try {
-    guarded([&] {
-      stream_ = plan_.api->create_stream();
-      for (StagingBuffer& buffer : buffers_) {
-        buffer.data = plan_.api->allocate_pinned(plan_.buffer_bytes);
-        buffer.copied = plan_.api->create_event();
-        free_.push_back(&buffer);
-      }
-    });
+    guarded([&] { stream_ = plan_.api->create_stream(); });
+    make_buffers(plan_.buffers);
   } catch (...) {
     release();
     throw;
@@ -37,6 +31,17 @@ Staging::Staging(StagingPlan plan) : plan_(std::move(plan)), buffers_(plan_.buff
 }
 
 Staging::~Staging() { release(); }
+
+void Staging::make_buffers(std::size_t buffers) {
+  guarded([&] {
+    while (buffers_.size() < buffers) {
+      StagingBuffer& buffer = buffers_.emplace_back();
+      buffer.data = plan_.api->allocate_pinned(plan_.buffer_bytes);
+      buffer.copied = plan_.api->create_event();
+      free_.push_back(&buffer);
+    }
+  });
+}
 
 void Staging::abort() noexcept {
   usable_ = false;

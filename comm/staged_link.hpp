@@ -14,7 +14,8 @@
 // had, or where two ranks share a GPU. A message is copied as a whole, then sent as a whole.
 namespace penstock::comm {
 
-// What both ends have in common: a stream, and pinned buffers of one size, made and freed with it.
+// What both ends have in common: a stream, and pinned buffers of one size, made with it or by
+// make_room(), and freed with it.
 // `name`: "edge from rank 2, host a to rank 3, host b". The thread's current GPU must be the same
 // in all calls.
 struct StagingPlan {
@@ -41,6 +42,8 @@ class Staging {
   void check_size(std::size_t size_bytes) const;
   void check_usable() const;
 
+  // Until there are so many.
+  void make_buffers(std::size_t buffers);
   // Null if all are in use.
   StagingBuffer* take();
   void give_back(StagingBuffer* buffer) { free_.push_back(buffer); }
@@ -69,7 +72,7 @@ class Staging {
   StagingPlan plan_;
   void* stream_ = nullptr;
   std::optional<void*> compute_stream_;
-  std::vector<StagingBuffer> buffers_;
+  std::deque<StagingBuffer> buffers_;  // stay where they are when more are made
   std::vector<StagingBuffer*> free_;
   std::vector<void*> marks_;       // all that were made
   std::vector<void*> free_marks_;  // not in use
@@ -85,6 +88,7 @@ class StagedSender final : public LinkSender {
   void progress() override;
   void set_compute_stream(void* stream) override { staging_.set_compute_stream(stream); }
   bool order_compute_after(Ticket ticket) override;
+  void make_room(std::size_t messages) override { staging_.make_buffers(messages); }
   void abort() noexcept override { staging_.abort(); }
 
  private:
@@ -113,6 +117,7 @@ class StagedReceiver final : public LinkReceiver {
   void progress() override;
   void set_compute_stream(void* stream) override { staging_.set_compute_stream(stream); }
   bool order_compute_after(Ticket ticket) override;
+  void make_room(std::size_t messages) override { staging_.make_buffers(messages); }
   void abort() noexcept override { staging_.abort(); }
 
  private:

@@ -27,6 +27,7 @@ RunHeader GenerateJob::header(const StageSetup& setup) const {
   h.records = records();
   h.output = options_.output;
   h.slots = setup.options.slots;
+  h.trip_seconds = setup.trip_seconds;
   h.context_limit = setup.context_limit;
   h.kv_tokens = std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens;
   h.replicas = drivers_.replicas();

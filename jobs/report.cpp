@@ -220,9 +220,13 @@ std::string format_header(const RunHeader& header, int width) {
                 "{} replicas of {} stage{}, ", header.replicas,
                 header.stages.size() / static_cast<std::size_t>(header.replicas),
                 header.stages.size() == static_cast<std::size_t>(header.replicas) ? "" : "s");
-  text += labelled("schedule", fmt::format("{}{} slot{}, context {} tokens, KV {} tokens", replicas,
-                                           header.slots, header.slots == 1 ? "" : "s",
-                                           format_grouped(header.context_limit),
+  const std::string trip =
+      header.trip_seconds > 0
+          ? fmt::format(" (trip {} ms)", three_digits(1e3 * header.trip_seconds))
+          : "";
+  text += labelled("schedule", fmt::format("{}{} slot{}{}, context {} tokens, KV {} tokens",
+                                           replicas, header.slots, header.slots == 1 ? "" : "s",
+                                           trip, format_grouped(header.context_limit),
                                            format_grouped(header.kv_tokens)));
   for (const auto& [label, value] : header.more) text += labelled(label, value);
 

@@ -28,6 +28,7 @@ struct RunHeader {
   std::uint64_t records = 0;
   std::string output;
   std::uint32_t slots = 0;
+  double trip_seconds = 0;          // that the slots were reckoned with; 0: not measured
   std::uint32_t context_limit = 0;  // tokens
   std::uint64_t kv_tokens = 0;      // that the cache holds
   int replicas = 1;

@@ -48,7 +48,12 @@ std::optional<Prediction> predict_run(const StageSetup& setup, const PipelineCho
   if (!setup.cut.in_seconds || recorder.lengths().empty() || !recorder.all_finished()) {
     return std::nullopt;
   }
-  // Between real ranks messages are taken to need no time.
+  // Between real ranks messages take a trip's time, where that was measured; it is taken to be the
+  // same on all edges.
+  LinkModel edge;
+  if (setup.cut.ranges.size() > 1) {
+    edge.latency_seconds = setup.trip_seconds / static_cast<double>(setup.cut.ranges.size() - 1);
+  }
   ReplayPipeline pipeline{{},
                           choice.machine ? choice.machine->control : LinkModel{},
                           static_cast<double>(setup.stage->activation_row_bytes()),
@@ -58,7 +63,7 @@ std::optional<Prediction> predict_run(const StageSetup& setup, const PipelineCho
   for (std::size_t i = 0; i < setup.cut.costs.size(); ++i) {
     const auto rank = static_cast<int>(i);
     pipeline.stages.push_back(
-        {setup.cut.costs[i], choice.machine ? choice.machine->edge(rank, rank + 1) : LinkModel{}});
+        {setup.cut.costs[i], choice.machine ? choice.machine->edge(rank, rank + 1) : edge});
   }
   return predict(pipeline, recorder.lengths(), {recorder.finished()}).front();
 }

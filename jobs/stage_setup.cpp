@@ -8,6 +8,7 @@
 
 #include "comm/topology.hpp"
 #include "io/error.hpp"
+#include "jobs/slots.hpp"
 #include "jobs/stage_context.hpp"
 #include "jobs/stage_copy.hpp"
 #include "model/error.hpp"
@@ -19,7 +20,8 @@ namespace {
 
 using nlohmann::json;
 
-// Models for the balance of steps, where only ratios count; measured limits belong to bench.
+// Models for the balance of steps, where only ratios count, and for the number of slots, where a
+// rough guess will do; measured limits belong to bench.
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
 
@@ -34,35 +36,50 @@ struct Opened {
   std::string machine;  // figures of the virtual one
 };
 
+std::size_t activation_row_bytes(const Opened& run) {
+  return static_cast<std::size_t>(run.config.hidden_size) * io::size_of(run.stage_options.dtype);
+}
+
 std::shared_ptr<const model::PartCost> part_costs(const Opened& run, const StageDevice& device,
-                                                  const PipelineChoice& choice) {
+                                                  const PipelineChoice& choice, int threads) {
   const model::StageOptions& o = run.stage_options;
   if (choice.machine) {
     return model::cost_by_device(run.config, o.dtype, o.kv_dtype, choice.machine->device);
   }
+  const double cores = threads;
   return model::cost_by_limits(run.config, o.dtype, o.kv_dtype,
-                               device.kind == DeviceKind::cuda ? kTypicalGpu : kTypicalCore);
+                               device.kind == DeviceKind::cuda
+                                   ? kTypicalGpu
+                                   : model::MachineLimits{cores * kTypicalCore.flops_per_second,
+                                                          cores * kTypicalCore.bytes_per_second});
 }
 
-// One for each stage and one more, so that a token's way back to the first stage is hidden; in a
-// rehearsal the most that any replica needs, since all have equally many.
-std::uint32_t slots(const Opened& run, const PipelineChoice& choice,
-                    const std::vector<model::StageRange>& ranges, const Layout& layout) {
-  if (choice.slots > 0) return choice.slots;
-  if (ranges.size() == 1) return 1;
-  if (!choice.machine) return static_cast<std::uint32_t>(ranges.size()) + 1;
-  const auto row_bytes = static_cast<double>(run.config.hidden_size) *
-                         static_cast<double>(io::size_of(run.stage_options.dtype));
-  std::uint32_t most = 0;
-  for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
-    most = std::max(most, slots_for(*choice.machine, *run.parts, ranges, first_rank, row_bytes,
-                                    run.options.max_sequences));
+// As the user says, or as many as the links need: those of a rehearsal as they are described, for
+// the replica that needs most; real ones, which are connected, as they are measured.
+SlotChoice choose_slots(comm::Endpoint& endpoint, const Opened& run, const StageDevice& device,
+                        const PipelineChoice& choice, const StageCut& cut, const Layout& layout) {
+  if (choice.slots > 0) return {choice.slots};
+  if (cut.ranges.size() == 1) return {1};
+  const std::size_t row_bytes = activation_row_bytes(run);
+  const std::uint32_t sequences = run.options.max_sequences;
+  if (choice.machine) {
+    std::uint32_t most = 0;
+    for (int first_rank = 0; first_rank < layout.ranks(); first_rank += layout.stages) {
+      most = std::max(most, slots_for(*choice.machine, *run.parts, cut.ranges, first_rank,
+                                      static_cast<double>(row_bytes), sequences));
+    }
+    return {most};
   }
-  return most;
+  std::unique_ptr<model::Stage> idle;
+  agree_on(endpoint, "measuring the trip through the pipeline", [&] {
+    idle = device.kind == DeviceKind::cuda ? model::make_idle_cuda_stage(row_bytes)
+                                           : model::make_idle_stage(row_bytes);
+  });
+  return agree_on_slots(endpoint, *idle, cut, sequences);
 }
 
 Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
-                       const PipelineChoice& choice, int node_ranks,
+                       const PipelineChoice& choice, const RankPlace& place,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
   run.checkpoint = std::move(opened);
@@ -79,7 +96,7 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
                           "holds shapes only (synth --no-data); only --device virtual runs it");
     }
     run.config = model::from_attributes(run.checkpoint->header().config);
-    run.stage_options.memory_bytes = load_memory(device, node_ranks);
+    run.stage_options.memory_bytes = load_memory(device, place.node_ranks);
     run.stage_options.dtype = compute_dtype(choice, device.kind, run.checkpoint->header().dtype);
     run.stage_options.kv_dtype = compute_kv_dtype(choice, device.kind, run.stage_options.dtype);
     run.context_limit = context_limit(run.config, choice);
@@ -87,7 +104,7 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
                                   : gpu                      ? kGpuStepTokens
                                                              : kCpuStepTokens;
     run.options.max_sequences = std::min(run.options.max_sequences, run.options.max_step_tokens);
-    run.parts = part_costs(run, device, choice);
+    run.parts = part_costs(run, device, choice, place.threads(choice));
     if (choice.machine) run.machine = figures(*choice.machine);
   });
 
@@ -245,9 +262,8 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   // Where threads are stages, each stands for a rank.
   const int rank = endpoint.all().member();
-  Opened run = open_checkpoint(endpoint, device, choice, node_ranks, std::move(opened));
+  Opened run = open_checkpoint(endpoint, device, choice, place, std::move(opened));
   StageCut cut = cut_stages(endpoint, device, choice, run, place);
-  run.options.slots = slots(run, choice, cut.ranges, layout);
   if (rehearsed) {
     run.options.clock = rehearsal_clock(endpoint, world, choice, rank);
   }
@@ -265,7 +281,6 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
   run.stage_options.max_rows = run.options.max_step_tokens;
   run.stage_options.max_samples = run.options.max_sequences;
   run.stage_options.gpu = device.gpu.index;
-  run.stage_options.slots = run.options.slots;
   run.stage_options.max_context = run.context_limit;
 
   // Counts from nothing for each pass over the bytes.
@@ -290,10 +305,14 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
 
   // Before the weights: a network that does not work is known in seconds, and what the links take
   // of a GPU's memory is gone when the KV cache is sized.
-  const std::size_t message_bytes = run.options.max_step_tokens *
-                                    static_cast<std::size_t>(run.config.hidden_size) *
-                                    io::size_of(run.stage_options.dtype);
-  LinkReport links = connect_links(endpoint, device, run.options.slots, message_bytes);
+  LinkReport links =
+      connect_links(endpoint, device, 1, run.options.max_step_tokens * activation_row_bytes(run));
+  const SlotChoice chosen = choose_slots(endpoint, run, device, choice, cut, layout);
+  run.options.slots = run.stage_options.slots = chosen.slots;
+  agree_on(endpoint, "making buffers for the links", [&] {
+    if (endpoint.previous) endpoint.previous->make_room(chosen.slots);
+    if (endpoint.next) endpoint.next->make_room(chosen.slots);
+  });
 
   std::unique_ptr<model::Stage> stage;
   agree_on(endpoint, "loading weights", [&] {
@@ -336,6 +355,7 @@ StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, cons
                    cut,
                    device,
                    std::move(links),
+                   chosen.trip_seconds,
                    {},
                    {},
                    0,

@@ -43,17 +43,19 @@ struct StageSetup {
   StageCut cut;
   StageDevice device;
   LinkReport links;
+  double trip_seconds = 0;            // of a step that nobody computes; 0: not measured
   std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;
   std::string rehearsal;  // "8 x h100-sxm, ndr"; empty for real devices
 };
 
-// Opens the checkpoint, cuts the stages, connects the links, loads this stage's weights, sizes and
-// allocates the cache. `device` is what take_device() gave.
+// Opens the checkpoint, cuts the stages, connects the links, finds the number of slots, loads this
+// stage's weights, sizes and allocates the cache. `device` is what take_device() gave.
 // A driver gives the checkpoint that it opened, tokenizer and all, and with it what all stages must
 // have alike: theirs is compared with its digest. `loading` hears of the weights.
-// Collective over all replicas: if any stage fails, all throw comm::AgreeError.
+// Collective over all replicas: if any stage fails, all throw comm::AgreeError; but if one does
+// while the trip through the pipeline is measured, the others throw comm::CommError, as at work.
 StageSetup set_up_stage(comm::Endpoint& endpoint, const comm::World& world, const Layout& layout,
                         const StageDevice& device, const PipelineChoice& choice,
                         std::optional<io::CheckpointReader> opened = std::nullopt,

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -16,6 +15,7 @@
 #include "io/json.hpp"
 #include "io/utf8.hpp"
 #include "jobs/launch.hpp"
+#include "jobs/slots.hpp"
 #include "model/error.hpp"
 
 namespace penstock::jobs {
@@ -59,10 +59,6 @@ constexpr std::array<UsualNode, 5> kUsualNodes = {{
     {"mi300x", 8, "xgmi", "ndr", true},
     {"cpu-node", 1, "hdr", "hdr", false},
 }};
-
-// Tokens of a usual sequence half way.
-constexpr std::uint64_t kUsualContext = 1024;
-constexpr double kMostSlots = 1024;
 
 constexpr int kMostDevices = 1 << 16;
 constexpr std::uint64_t kMostFileBytes = 1u << 20;
@@ -297,8 +293,7 @@ std::string figures(const VirtualMachine& machine) {
 std::uint32_t slots_for(const VirtualMachine& machine, const model::PartCost& parts,
                         const std::vector<model::StageRange>& ranges, int first_rank,
                         double activation_row_bytes, std::uint32_t rows) {
-  if (ranges.size() < 2) return 1;
-  const model::StepShape decode{rows, rows, rows * kUsualContext, rows * kUsualContext};
+  const model::StepShape decode = step_of_slots(rows);
   // Not owned: the costs live as long as the caller's.
   const std::shared_ptr<const model::PartCost> cost(std::shared_ptr<void>(), &parts);
   double slowest = 0;
@@ -309,14 +304,12 @@ std::uint32_t slots_for(const VirtualMachine& machine, const model::PartCost& pa
   const auto seconds = [](const LinkModel& link, double bytes) {
     return link.latency_seconds + (link.bytes_per_second > 0 ? bytes / link.bytes_per_second : 0.0);
   };
-  double between = machine.control.latency_seconds;
+  double trip = machine.control.latency_seconds;
   for (int stage = 0; stage < last; ++stage) {
-    between += seconds(machine.edge(first_rank + stage, first_rank + stage + 1),
-                       static_cast<double>(rows) * activation_row_bytes);
+    trip += seconds(machine.edge(first_rank + stage, first_rank + stage + 1),
+                    static_cast<double>(rows) * activation_row_bytes);
   }
-  const double more = slowest > 0 ? std::ceil(between / slowest) : 1;
-  return static_cast<std::uint32_t>(
-      std::min(static_cast<double>(ranges.size()) + std::max(more, 1.0), kMostSlots));
+  return slots_for(ranges.size(), trip, slowest);
 }
 
 VirtualMachine parse_virtual_machine(const std::string& spec) {

@@ -48,9 +48,8 @@ VirtualMachine virtual_machine_from_json(const std::string& path, std::string_vi
 // All figures, to compare what ranks were told.
 std::string figures(const VirtualMachine& machine);
 
-// As many slots as keep all stages busy (DESIGN section 7): one for each stage, and as many as fit
-// into the time that a step of `rows` decoding sequences spends between stages and its tokens on
-// the way back. `first_rank`: of the stages, which lie on consecutive ranks.
+// As many slots as keep all stages busy, by what is described. `first_rank`: of the stages, which
+// lie on consecutive ranks.
 std::uint32_t slots_for(const VirtualMachine& machine, const model::PartCost& parts,
                         const std::vector<model::StageRange>& ranges, int first_rank,
                         double activation_row_bytes, std::uint32_t rows);

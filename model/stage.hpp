@@ -136,4 +136,13 @@ std::unique_ptr<Stage> make_cuda_stage(const io::CheckpointReader& checkpoint,
 std::unique_ptr<Stage> make_virtual_stage(const ModelConfig& config, const StageRange& range,
                                           const StageOptions& options, const DeviceModel& device);
 
+// A stage, of whatever layers, that has no weights, looks at no activations and computes nothing: a
+// step takes what its messages take. Rows of `row_bytes`; what it sends on is what its buffers
+// hold, its tokens are 0.
+std::unique_ptr<Stage> make_idle_stage(std::size_t row_bytes);
+
+// The same in memory of the thread's current GPU, with a stream of its own. Throws
+// comm::device::DeviceError. In a program built without CUDA: ModelError.
+std::unique_ptr<Stage> make_idle_cuda_stage(std::size_t row_bytes);
+
 }  // namespace penstock::model

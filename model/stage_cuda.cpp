@@ -12,6 +12,7 @@
 #include "comm/device/gpu.hpp"
 #include "comm/device/stream.hpp"
 #include "model/decode_graph.hpp"
+#include "model/device_activations.hpp"
 #include "model/error.hpp"
 #include "model/gpu_network.hpp"
 #include "model/gpu_samplers.hpp"
@@ -38,17 +39,6 @@ using comm::device::Stream;
 // A run's decode steps come in few sizes at a time; each graph takes a few hundred kilobytes of the
 // GPU's memory.
 constexpr std::size_t kMostGraphs = 64;
-
-class DeviceActivations : public ActivationBuffer {
- public:
-  explicit DeviceActivations(std::size_t bytes) : buffer_(bytes) {}
-  std::span<std::byte> bytes() const override {
-    return {buffer_.as<std::byte>(), buffer_.size_bytes()};
-  }
-
- private:
-  DeviceBuffer buffer_;
-};
 
 // A step's lists on their way to the GPU, and its ids on their way back.
 struct StepRecord {

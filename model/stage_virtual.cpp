@@ -8,21 +8,13 @@
 #include "model/device_model.hpp"
 #include "model/error.hpp"
 #include "model/gpu_sizes.hpp"
+#include "model/host_bytes.hpp"
 #include "model/plan_check.hpp"
 #include "model/stage.hpp"
 #include "model/stage_memory.hpp"
 
 namespace penstock::model {
 namespace {
-
-class HostBytes : public ActivationBuffer {
- public:
-  explicit HostBytes(std::size_t size_bytes) : bytes_(size_bytes) {}
-  std::span<std::byte> bytes() const override { return bytes_; }
-
- private:
-  mutable std::vector<std::byte> bytes_;
-};
 
 // The finalizer of SplitMix64.
 std::uint64_t mixed(std::uint64_t x) {

@@ -118,6 +118,33 @@ void expect_same(const std::string& rows, const std::string& expected, const std
   EXPECT_TRUE(rows == expected) << how;
 }
 
+// Slots are as many as the user says; else, where there are several stages, as a measurement says.
+TEST_F(Layouts, TheHeaderTellsOfSlotsAndTrip) {
+  struct Way {
+    int ranks;
+    Arguments options;
+    std::string schedule;  // a regular expression
+  };
+  for (const Way& way :
+       {Way{0, {}, "schedule    1 slot, context"},
+        Way{0, {"--stages", "2"}, "schedule    [345] slots \\(trip [0-9.]+ ms\\), context"},
+        Way{2, {}, "schedule    [345] slots \\(trip [0-9.]+ ms\\), context"},
+        Way{2, {"--slots", "4"}, "schedule    4 slots, context"}}) {
+    const Arguments arguments =
+        Arguments{"run",         kEmbeddedModel,
+                  "--input",     input_,
+                  "--output",    workplace_ / ("header-" + std::to_string(runs_++) + ".jsonl"),
+                  "--limit",     "3",
+                  "--threads",   "1",
+                  "--kv-memory", "64M"} +
+        way.options;
+    const Finished run =
+        way.ranks == 0 ? penstock(arguments) : penstock_ranks(way.ranks, arguments);
+    EXPECT_EQ(run.code, 0) << run;
+    EXPECT_THAT(run.out + run.err, testing::ContainsRegex(way.schedule));
+  }
+}
+
 // Plenty for all records; the default would be filled with zeros for longer than the job takes.
 const Arguments kPlenty = {"--kv-memory", "64M"};
 

@@ -262,6 +262,36 @@ TEST_F(StagedLink, MoreMessagesThanBuffersWaitForOne) {
   EXPECT_EQ(in_second, filled(2));
 }
 
+TEST_F(StagedLink, RoomIsMadeForMoreMessages) {
+  connect(1);
+  sender_->make_room(2);
+  receiver_->make_room(2);
+  Bytes first = filled(1);
+  Bytes second = filled(2);
+  Bytes third = filled(3);
+  sender_->send(first);
+  const Ticket ticket = sender_->send(second);
+  const Ticket last = sender_->send(third);
+  api_->run_all();
+  EXPECT_TRUE(sender_->order_compute_after(ticket));
+  EXPECT_FALSE(sender_->order_compute_after(last));
+  std::vector<Bytes> in(3, filled(0));
+  Ticket received = 0;
+  for (Bytes& buffer : in) received = receiver_->receive(buffer);
+  EXPECT_TRUE(progress_until([&] { return receiver_->done(received) && sender_->done(last); }));
+  EXPECT_THAT(in, testing::ElementsAre(first, second, third));
+  sender_.reset();
+  receiver_.reset();
+  EXPECT_EQ(api_->live.size(), 4u);  // the compute streams of two connect()
+}
+
+TEST_F(StagedLink, ThatMoreRoomCannotBeHadNamesTheEdge) {
+  connect(1);
+  api_->allocations_left = 1;
+  EXPECT_THAT([&] { sender_->make_room(3); },
+              ThrowsMessage<CommError>("edge 0 to 1: CUDA: out of memory"));
+}
+
 // The second message is found copied in the same round in which the first was not.
 TEST_F(StagedLink, CopiesThatEndBetweenTwoQueriesKeepTheOrder) {
   api_->ends_behind_query = true;

@@ -83,6 +83,16 @@ TEST(Report, Header) {
             "     1  node-12       16      1   15-29   127 MB  31.0 MB   9.0 ms  127 MB\n");
 }
 
+TEST(Report, TheTripThatTheSlotsAreReckonedWith) {
+  RunHeader header = sample_header();
+  header.slots = 5;
+  header.trip_seconds = 0.000412;
+  EXPECT_NE(format_header(header, 80).find("schedule    5 slots (trip 0.41 ms), context 8,192 "),
+            std::string::npos);
+  header.trip_seconds = 0.0123456;
+  EXPECT_NE(format_header(header, 80).find("5 slots (trip 12.3 ms), "), std::string::npos);
+}
+
 TEST(Report, ReplicasAreShownWhereThereAreSeveral) {
   RunHeader header = sample_header();
   header.replicas = 2;

@@ -73,7 +73,7 @@ bool MpiMessages::begin_receive() {
     throw CommError(
         fmt::format("rank {} sent a control message longer than MPI can count", status.MPI_SOURCE));
   }
-  Receiving& receiving = receiving_.emplace();
+  Receiving& receiving = receiving_.emplace(Receiving{{}, MPI_REQUEST_NULL});
   receiving.message.from = status.MPI_SOURCE;
   receiving.message.bytes.resize(static_cast<std::size_t>(size_bytes));
   PENSTOCK_MPI(MPI_Imrecv(receiving.message.bytes.data(), size_bytes, MPI_BYTE, &handle,

@@ -32,7 +32,7 @@ class MpiMessages {
   };
   struct Receiving {
     ControlMessage message;
-    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Request request;
   };
 
   bool begin_receive();

@@ -27,10 +27,10 @@ void agree_on(comm::Endpoint& endpoint, std::string_view what, const std::functi
 
 // Option files and copies of the checkpoint may differ from host to host.
 void agree_on_equal(comm::Endpoint& endpoint, const nlohmann::ordered_json& mine) {
-  std::vector<nlohmann::json> all;
+  std::vector<nlohmann::ordered_json> all;
   for (const std::string& text :
        endpoint.all().all_gather(mine.dump(), "comparing the options", endpoint.watchdog)) {
-    all.push_back(nlohmann::json::parse(text));
+    all.push_back(nlohmann::ordered_json::parse(text));
   }
   agree_on(endpoint, "comparing the options", [&] {
     for (const auto& [name, value] : mine.items()) {

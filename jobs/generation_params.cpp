@@ -238,8 +238,9 @@ ParameterError::ParameterError(std::string name, std::string reason)
 
 void apply_overrides(const json& overrides, std::int64_t vocab_size, GenerationParams& params) {
   for (const auto& [name, value] : overrides.items()) {
-    const auto* const field = std::find_if(kFields.begin(), kFields.end(),
-                                           [&](const Field& known) { return known.name == name; });
+    const auto* const field =
+        std::find_if(kFields.begin(), kFields.end(),
+                     [&wanted = name](const Field& known) { return known.name == wanted; });
     if (field == kFields.end()) {
       throw ParameterError(name, "is not a known field; known: " + known_fields());
     }

@@ -92,53 +92,6 @@ TEST(LengthRecorder, OfManyAnEvenSample) {
               static_cast<double>(tokens) / 299'999, 0.01);
 }
 
-// Each layer of a step takes a second.
-class Seconds : public model::PartCost {
- public:
-  double step() const override { return 0; }
-  double embedding(const model::StepShape&) const override { return 0; }
-  double layer(const model::StepShape&) const override { return 1; }
-  double head(const model::StepShape&) const override { return 0; }
-};
-
-TEST(PredictedRun, ATripTakesWhatWasMeasured) {
-  const model::ModelConfig config;
-  StageSetup setup{io::CheckpointReader(PENSTOCK_SOURCE_DIR "/jobs/embedded/austen-1m.h5"),
-                   config,
-                   io::DType::bf16,
-                   io::DType::bf16,
-                   100,
-                   model::make_idle_stage(48),
-                   {},
-                   {std::make_shared<Seconds>(), {1, 3, false, true}},
-                   {},
-                   {},
-                   {},
-                   0.5,
-                   {},
-                   {},
-                   0,
-                   ""};
-  setup.options.kv_blocks = 10;
-  setup.cut.in_seconds = true;
-  setup.cut.ranges = {{0, 1, true, false}, {1, 2, false, false}, {2, 4, false, true}};
-  for (const model::StageRange& range : setup.cut.ranges) {
-    setup.cut.costs.emplace_back(std::make_shared<Seconds>(), range);
-  }
-  Inner inner;
-  inner.records = 3;
-  LengthRecorder recorder(inner);
-  while (recorder.next()) {
-  }
-  // Answers of 1, 2 and 3 tokens in one slot: three steps of 1 + 1 + 2 seconds, and the trips.
-  for (const std::uint64_t record : {0, 1, 2, 1, 2, 2}) recorder.accept(record, 0);
-  const auto with_trip = predict_run(setup, {}, recorder);
-  ASSERT_TRUE(with_trip);
-  EXPECT_NEAR(with_trip->seconds, 3 * (4 + 0.5), 1e-6);
-  setup.trip_seconds = 0;
-  EXPECT_NEAR(predict_run(setup, {}, recorder)->seconds, 3 * 4, 1e-6);
-}
-
 TEST(PredictedRun, IsShownBesideTheMeasuredOne) {
   Prediction prediction;
   prediction.seconds = 12;
@@ -263,13 +216,13 @@ TEST_F(PredictRun, OfAllRecordsIsTheRehearsalsOwnTime) {
   EXPECT_DOUBLE_EQ(predicted->seconds, seconds);
 }
 
-TEST_F(PredictRun, BetweenRealRanksMessagesTakeNoTime) {
+TEST_F(PredictRun, BetweenRealRanksAStepTakesTheTripThatWasMeasured) {
   ReplayWorkload one([given = false]() mutable {
     return std::exchange(given, true) ? std::nullopt : std::optional(ReplayRecord{1, 20, 20});
   });
   LengthRecorder recorder(one);
   rehearse(recorder);
-  const StageSetup known = setup();
+  StageSetup known = setup();
   choice_.machine.reset();
   const std::optional<Prediction> predicted = predict_run(known, choice_, recorder);
   ASSERT_TRUE(predicted);
@@ -280,6 +233,8 @@ TEST_F(PredictRun, BetweenRealRanksMessagesTakeNoTime) {
     }
   }
   EXPECT_NEAR(predicted->seconds, seconds, 1e-6);  // 60 times, each rounded to nanoseconds
+  known.trip_seconds = 0.5;
+  EXPECT_NEAR(predict_run(known, choice_, recorder)->seconds, seconds + 20 * 0.5, 1e-6);
 }
 
 TEST_F(PredictRun, NothingIsPredictedOfWhatIsNotKnown) {

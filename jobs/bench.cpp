@@ -145,7 +145,10 @@ SteadyResult run_steady(comm::Endpoint& endpoint, StageSetup& setup, const Bench
   SteadyWorkload workload(concurrent, options.prompt_tokens, options.generated_tokens,
                           setup.config.vocab_size);
   const PipelineTotals totals = run_phase(endpoint, setup, workload);
-  return steady_result(workload, concurrent, totals);
+  SteadyResult result = steady_result(workload, concurrent, totals);
+  if (totals.steps > 0)
+    result.best_cut = best_cut_part(setup.cut, model::mean_of(totals.work, totals.steps));
+  return result;
 }
 
 // All ranks measure at the same time, since ranks of one node share its memory, or a GPU.
@@ -185,10 +188,15 @@ json to_json(const BenchRow& row) {
 json to_json(const SteadyResult& steady) {
   json stages = json::array();
   for (const LedgerTotals& stage : steady.stages) stages.push_back(stage);
-  return {{"concurrent", steady.concurrent},     {"seconds", steady.seconds},
-          {"tokens_per_s", steady.tokens_per_s}, {"reached", steady.reached()},
-          {"efficiency", steady.efficiency()},   {"cut_allows", steady.cut_allows()},
-          {"evictions", steady.evictions},       {"ledger", stages}};
+  return {{"concurrent", steady.concurrent},
+          {"seconds", steady.seconds},
+          {"tokens_per_s", steady.tokens_per_s},
+          {"reached", steady.reached()},
+          {"reached_of_best_cut", steady.reached_of_best()},
+          {"efficiency", steady.efficiency()},
+          {"cut_allows", steady.cut_allows()},
+          {"evictions", steady.evictions},
+          {"ledger", stages}};
 }
 
 std::string format_device(const StageSetup& setup) {
@@ -313,12 +321,14 @@ std::string format_steady(const SteadyResult& result, const BenchOptions& option
       "prompt {} tokens, answer {} tokens, {} records at once, without end\n\n"
       "tokens of answers/s                {:>10}\n"
       "the busiest stage, never waiting   {:>10}  ({:.1f} % reached)\n"
+      "the best cut of whole layers       {:>10}  ({:.1f} % reached)\n"
       "{:>2} x one device with all layers   {:>10}  ({:.1f} % reached; layers being whole, {:.1f} "
       "% "
       "can be)\n",
       options.prompt_tokens, options.generated_tokens, format_grouped(result.concurrent), rate(1),
-      rate(result.reached()), 100 * result.reached(), stages, rate(result.efficiency()),
-      100 * result.efficiency(), 100 * result.cut_allows());
+      rate(result.reached()), 100 * result.reached(), rate(result.reached_of_best()),
+      100 * result.reached_of_best(), stages, rate(result.efficiency()), 100 * result.efficiency(),
+      100 * result.cut_allows());
   std::vector<StageLedger> ledger;
   for (std::size_t i = 0; i < result.stages.size(); ++i) {
     ledger.push_back({static_cast<int>(i), static_cast<int>(i), result.stages[i]});

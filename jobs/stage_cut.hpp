@@ -51,6 +51,10 @@ struct StageCut {
 // comm::AgreeError on all stages where no cut fits the memory, or `layers` fit no model.
 StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine);
 
+// What the slowest stage takes for `shape` in the best cut that there is, if memory did not matter,
+// as a part of what it takes in this one: at most 1.
+double best_cut_part(const StageCut& cut, const model::StepShape& shape);
+
 // The mean time that the stages computed for one of `steps` steps, which were `work` together, and
 // what `cut` predicts if its costs are seconds.
 StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stages,

@@ -56,10 +56,13 @@ struct SteadyResult {
   double tokens_per_s = 0;  // of answers
   std::uint64_t evictions = 0;
   std::vector<LedgerTotals> stages;  // between the marks
+  double best_cut = 1;               // best_cut_part() of the steps
 
   // Compute's share of the stage that has most of it: what was reached of the tokens/s at which
   // that stage would never wait.
   double reached() const;
+  // The same of the best cut of whole layers.
+  double reached_of_best() const { return reached() * best_cut; }
   // Of as many times the speed of one device that computes all of these steps alone as there are
   // stages: what was reached, and what the busiest stage allows, since layers are not divided.
   double efficiency() const;

@@ -187,5 +187,30 @@ TEST_F(StageCutTest, StepTimesAreMeans) {
   EXPECT_THAT(step_times(measured, ledgers, {}, 0).measured_seconds, IsEmpty());
 }
 
+// Layers of 1 s, a head of 2.5 s, nothing else.
+class LayersAndHead : public model::PartCost {
+ public:
+  double step() const override { return 0; }
+  double embedding(const model::StepShape&) const override { return 0; }
+  double layer(const model::StepShape&) const override { return 1; }
+  double head(const model::StepShape&) const override { return 2.5; }
+};
+
+TEST(BestCutPart, ByHand) {
+  const auto part = [](std::int64_t layers_of_first) {
+    StageCut cut;
+    cut.ranges = {{0, layers_of_first, true, false}, {layers_of_first, 12, false, true}};
+    for (const model::StageRange& range : cut.ranges) {
+      cut.costs.emplace_back(std::make_shared<LayersAndHead>(), range);
+    }
+    return best_cut_part(cut, {1, 1, 1, 1});
+  };
+  // 7 s and 5 + 2.5 s is best: 8 and 6.5, or 6 and 8.5, are slower.
+  EXPECT_DOUBLE_EQ(part(7), 1);
+  EXPECT_DOUBLE_EQ(part(8), 7.5 / 8);
+  EXPECT_DOUBLE_EQ(part(6), 7.5 / 8.5);
+  EXPECT_DOUBLE_EQ(part(1), 7.5 / 13.5);
+}
+
 }  // namespace
 }  // namespace penstock::jobs

@@ -70,6 +70,8 @@ TEST(SteadyResult, SharesByHand) {
   SteadyResult result;
   result.stages = {busy, idle};
   EXPECT_DOUBLE_EQ(result.reached(), 0.9);
+  result.best_cut = 0.8;
+  EXPECT_DOUBLE_EQ(result.reached_of_best(), 0.72);
   EXPECT_DOUBLE_EQ(result.efficiency(), 0.75);
   EXPECT_DOUBLE_EQ(result.cut_allows(), 0.75 / 0.9);
   EXPECT_EQ(SteadyResult{}.reached(), 0);

@@ -322,7 +322,7 @@ std::string format_steady(const SteadyResult& result, const BenchOptions& option
       "tokens of answers/s                {:>10}\n"
       "the busiest stage, never waiting   {:>10}  ({:.1f} % reached)\n"
       "the best cut of whole layers       {:>10}  ({:.1f} % reached)\n"
-      "{:>2} x one device with all layers   {:>10}  ({:.1f} % reached; layers being whole, {:.1f} "
+      "{:>2} x one device with all layers    {:>10}  ({:.1f} % reached; layers being whole, {:.1f} "
       "% "
       "can be)\n",
       options.prompt_tokens, options.generated_tokens, format_grouped(result.concurrent), rate(1),

@@ -172,7 +172,7 @@ TEST(Schedule, AllLong) {
 // The small ones are answered beside it.
 TEST(Schedule, OneGiantAmongManySmallOnes) {
   const ReplayPipeline pipeline = h100s(8);
-  const std::uint64_t count = 200000;
+  const std::uint64_t count = 1000000;
   const auto with = [&](std::uint64_t giant) {
     return watch(
                pipeline,

@@ -28,10 +28,11 @@ void add_options(OptionParser& parser) {
   machine("machine", po::value<std::string>()->value_name("SPEC"),
           "devices and links, as --virtual of run has them: h100-sxm, h100-sxm,ndr, "
           "h100-sxm,nvlink:8,ndr or a file.json (memory is reckoned as a GPU's)");
-  machine("measured",
-          po::value<std::string>()->implicit_value("", "the only one")->value_name("TEXT"),
-          "steps take what bench --calibrate measured (CKPT.calibration.json) on the machine whose "
-          "description contains TEXT, not what --machine says, which is for memory and links then");
+  machine("measured", flag(),
+          "steps take what bench --calibrate measured (CKPT.calibration.json), not what --machine "
+          "says, which is for memory and links then");
+  machine("measured-on", po::value<std::string>()->value_name("TEXT"),
+          "the same, of the machine whose description contains TEXT");
   machine("devices", po::value<std::string>()->value_name("N"),
           "at most (default: four times as many as are needed)");
   machine("stages", po::value<std::string>()->value_name("N"), "only layouts of so many stages");
@@ -109,9 +110,9 @@ int plan_command(Invocation& invocation) {
   source.checkpoint = path;
   source.model = checkpoint.header().source;
   source.parameters = static_cast<std::uint64_t>(model::parameter_count(input.config));
-  if (const auto device = given<std::string>(values, "measured")) {
-    jobs::MeasuredTimes times =
-        jobs::measured_times(path, input.config, input.dtype, input.kv_dtype, *device);
+  const auto measured_on = given<std::string>(values, "measured-on");
+  if (is_on(values, "measured") || measured_on) {
+    jobs::MeasuredTimes times = jobs::measured_times(path, input, measured_on.value_or(""));
     input.measured = std::move(times.parts);
     source.measured = std::move(times.text);
   }

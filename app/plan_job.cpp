@@ -45,14 +45,14 @@ std::vector<std::string> run_arguments(const po::variables_map& values, const jo
   }
   // A run without them would choose for itself, by other rules.
   if (row.stages() > 1) arguments.insert(arguments.end(), {"--layers", layers_of(row)});
-  arguments.insert(arguments.end(), {"--slots", std::to_string(row.size.slots), "--max-step-tokens",
-                                     std::to_string(row.size.max_step_tokens)});
+  arguments.insert(arguments.end(),
+                   {"--max-step-tokens", std::to_string(row.size.max_step_tokens)});
   if (values.count("input") == 0 && values.count("max-tokens") == 0) {  // the lengths were given
     arguments.insert(arguments.end(),
                      {"--max-tokens", std::to_string(count_option(values, "generate"))});
   }
-  for (const char* const name :
-       {"input-format", "limit", "max-tokens", "max-context", "dtype", "kv-dtype", "kv-memory"}) {
+  for (const char* const name : {"input-format", "limit", "max-tokens", "max-context", "dtype",
+                                 "kv-dtype", "kv-memory", "slots"}) {
     if (values.count(name) == 0 || values[name].defaulted()) continue;
     arguments.insert(arguments.end(), {std::string("--") + name, values[name].as<std::string>()});
   }

@@ -105,6 +105,7 @@ PipelineChoice cut_for(const BenchOptions& options, const Layout& layout) {
                                      options.generated_tokens);
     return choice;
   }
+  // Before the trip is measured: one more than stages, as almost always.
   const auto usual = static_cast<std::uint32_t>(layout.stages == 1 ? 1 : layout.stages + 1);
   const std::uint32_t slots = choice.slots > 0 ? choice.slots : usual;
   const std::uint32_t batch = *std::max_element(options.batches.begin(), options.batches.end());
@@ -203,12 +204,12 @@ std::string format_device(const StageSetup& setup) {
   std::string text =
       fmt::format("device: {}, link {}\n", setup.stage->numeric_class(), setup.links.name);
   if (!setup.rehearsal.empty()) {
-    text += fmt::format(
-        "A rehearsal of {}: nothing was computed, times are predictions.\n"
-        "{} slots, KV cache of {} tokens\n",
-        setup.rehearsal, setup.options.slots,
-        format_grouped(std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens));
+    text += fmt::format("A rehearsal of {}: nothing was computed, times are predictions.\n",
+                        setup.rehearsal);
   }
+  text += fmt::format(
+      "{}, KV cache of {} tokens\n", format_slots(setup.options.slots, setup.trip_seconds),
+      format_grouped(std::uint64_t{setup.options.kv_blocks} * model::kKvBlockTokens));
   if (!setup.device.note.empty()) text += setup.device.note + "\n";
   for (const StageReport& stage : setup.reports) {
     if (!stage.gpu.empty()) {
@@ -238,6 +239,7 @@ void print_results(const std::vector<BenchRow>& rows, const std::optional<Steady
         {"checkpoint", options.pipeline.checkpoint},
         {"stages", setup.reports.size()},
         {"slots", setup.options.slots},
+        {"trip_seconds", setup.trip_seconds},
         {"threads", setup.reports[0].threads},
         {"dtype", io::to_string(setup.dtype)},
         {"numeric_class", setup.stage->numeric_class()},

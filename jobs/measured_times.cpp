@@ -21,23 +21,24 @@ std::string listed(const std::vector<std::string>& names) {
 
 }  // namespace
 
-MeasuredTimes measured_times(const std::string& checkpoint, const model::ModelConfig& config,
-                             io::DType dtype, io::DType kv_dtype, const std::string& device) {
+MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& plan,
+                             const std::string& device) {
   const std::string path = model::calibration_path(checkpoint);
   const model::Calibrations known = model::read_calibrations(path);
   if (known.empty()) {
     throw UsageError(fmt::format(
         "--measured: {} holds nothing; penstock bench CKPT --calibrate measures", path));
   }
-  const std::string network = model::describe_parts(config);
+  const std::string network = model::describe_parts(plan.config);
   std::vector<std::string> fit;  // the plan's network and numbers
   std::vector<std::string> others;
   std::vector<std::string> chosen;
   MeasuredTimes times;
   for (const auto& [key, calibration] : known) {
     const std::string name = described(key);
-    if (key.network != network || key.dtype != io::to_string(dtype) ||
-        key.kv_dtype != io::to_string(kv_dtype)) {
+    const bool on_gpus = key.threads == 0;
+    if (key.network != network || key.dtype != io::to_string(plan.dtype) ||
+        key.kv_dtype != io::to_string(plan.kv_dtype) || on_gpus != plan.machine.gpus) {
       others.push_back(key.network == network ? name : name + ", of another network");
       continue;
     }
@@ -49,15 +50,16 @@ MeasuredTimes measured_times(const std::string& checkpoint, const model::ModelCo
   }
   if (chosen.size() == 1) return times;
   if (fit.empty()) {
-    throw UsageError(fmt::format("--measured: {} has nothing for {}, KV {}, but: {}", path,
-                                 io::to_string(dtype), io::to_string(kv_dtype), listed(others)));
+    throw UsageError(fmt::format("--measured: {} has nothing for {}, KV {}, on {}, but: {}", path,
+                                 io::to_string(plan.dtype), io::to_string(plan.kv_dtype),
+                                 plan.machine.gpus ? "GPUs" : "CPUs", listed(others)));
   }
   if (chosen.empty()) {
-    throw UsageError(fmt::format("--measured={}: {} has only: {}", device, path, listed(fit)));
+    throw UsageError(fmt::format("--measured-on {}: {} has only: {}", device, path, listed(fit)));
   }
   throw UsageError(fmt::format(
-      "--measured: {} has several: {}; give a part of one's description, as --measured='{}'", path,
-      listed(chosen), chosen.front()));
+      "--measured: {} has several: {}; give a part of one's description, as --measured-on '{}'",
+      path, listed(chosen), chosen.front()));
 }
 
 }  // namespace penstock::jobs

@@ -3,8 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "io/dtype.hpp"
-#include "model/config.hpp"
+#include "jobs/plan_size.hpp"
 #include "model/step_cost.hpp"
 
 // What bench --calibrate measured, for a plan that is made elsewhere.
@@ -15,10 +14,10 @@ struct MeasuredTimes {
   std::string text;  // "AMD EPYC …, 8 threads, 2 ranks a node, bf16, KV bf16, … (2026-11-23, …)"
 };
 
-// Of the file beside the checkpoint the one entry for such a network and such numbers whose
-// description, as `text` has it up to the bracket, contains `device`. Throws UsageError that lists
-// what there is, unless there is exactly one, and io::FileError.
-MeasuredTimes measured_times(const std::string& checkpoint, const model::ModelConfig& config,
-                             io::DType dtype, io::DType kv_dtype, const std::string& device);
+// Of the file beside the checkpoint the one entry for the plan's network, numbers and kind of
+// machine (GPUs or none) whose description, as `text` has it up to the bracket, contains `device`.
+// Throws UsageError that lists what there is, unless there is exactly one, and io::FileError.
+MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& plan,
+                             const std::string& device);
 
 }  // namespace penstock::jobs

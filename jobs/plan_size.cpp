@@ -8,6 +8,7 @@
 #include "jobs/pipeline.hpp"
 #include "jobs/prediction.hpp"
 #include "jobs/report.hpp"
+#include "jobs/slots.hpp"
 #include "jobs/stage_setup.hpp"
 #include "model/device_model.hpp"
 #include "model/error.hpp"
@@ -33,9 +34,9 @@ std::uint64_t longest_record(const std::vector<ReplayRecord>& lengths) {
 std::vector<model::StageRange> cut(const PlanInput& input, std::uint32_t stages,
                                    const model::PartCost& parts, std::uint32_t max_step_tokens) {
   const std::uint64_t all = input.machine.device.memory_bytes;
-  const std::uint64_t left =
-      memory_beside_steps(all - std::min(all, model::gpu_reserve_bytes(all)), input.config,
-                          input.dtype, max_step_tokens, static_cast<int>(stages) + 1);
+  const std::uint64_t left = memory_beside_steps(
+      all - std::min(all, model::gpu_reserve_bytes(all)), input.config, input.dtype,
+      max_step_tokens, static_cast<int>(input.slots > 0 ? input.slots : most_slots(stages)));
   constexpr std::uint64_t kSequences = 64;  // of a slot
   const MeanLengths mean = mean_lengths(input.lengths);
   const model::StepShape step = model::steady_step(kSequences, mean.prompt, mean.answer);
@@ -71,7 +72,9 @@ std::uint64_t PipelineSize::kv_tokens() const {
 
 PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
   PipelineSize size;
-  size.max_step_tokens = input.max_step_tokens > 0 ? input.max_step_tokens : kGpuStepTokens;
+  size.max_step_tokens = input.max_step_tokens > 0 ? input.max_step_tokens
+                         : input.machine.gpus      ? kGpuStepTokens
+                                                   : kCpuStepTokens;
   size.max_sequences = std::min(PipelineOptions{}.max_sequences, size.max_step_tokens);
   const std::shared_ptr<const model::PartCost> parts = part_costs(input);
   std::vector<model::StageRange> ranges;

@@ -1,14 +1,15 @@
 #include "jobs/process_use.hpp"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 namespace penstock::jobs {
@@ -18,6 +19,19 @@ double seconds_of(clockid_t clock) {
   timespec time{};
   if (clock_gettime(clock, &time) != 0) return 0;
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Not getrusage's ru_maxrss, which begins with that of whoever started the program.
+std::uint64_t peak_memory_bytes() {
+  std::ifstream file("/proc/self/status");  // proc(5)
+  for (std::string line; std::getline(file, line);) {
+    constexpr std::string_view kField = "VmHWM:";
+    if (!line.starts_with(kField)) continue;
+    std::uint64_t kib = 0;
+    std::istringstream(line.substr(kField.size())) >> kib;
+    return kib * 1024;
+  }
+  return 0;
 }
 
 std::uint64_t open_files() {
@@ -48,10 +62,7 @@ ProcessMeter::ProcessMeter() : begin_(seconds_of(CLOCK_THREAD_CPUTIME_ID)) {}
 
 ProcessUse ProcessMeter::use() const {
   ProcessUse use;
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) == 0) {
-    use.peak_memory_bytes = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
-  }
+  use.peak_memory_bytes = peak_memory_bytes();
   use.open_files = open_files();
   use.thread_seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID) - begin_;
   return use;

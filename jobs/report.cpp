@@ -201,6 +201,12 @@ std::string format_grouped(std::uint64_t number) {
   return text;
 }
 
+std::string format_slots(std::uint32_t slots, double trip_seconds) {
+  return fmt::format(
+      "{} slot{}{}", slots, slots == 1 ? "" : "s",
+      trip_seconds > 0 ? fmt::format(" (trip {} ms)", three_digits(1e3 * trip_seconds)) : "");
+}
+
 std::string format_header(const RunHeader& header, int width) {
   std::string text = header.version + '\n';
   text +=
@@ -220,13 +226,9 @@ std::string format_header(const RunHeader& header, int width) {
                 "{} replicas of {} stage{}, ", header.replicas,
                 header.stages.size() / static_cast<std::size_t>(header.replicas),
                 header.stages.size() == static_cast<std::size_t>(header.replicas) ? "" : "s");
-  const std::string trip =
-      header.trip_seconds > 0
-          ? fmt::format(" (trip {} ms)", three_digits(1e3 * header.trip_seconds))
-          : "";
-  text += labelled("schedule", fmt::format("{}{} slot{}{}, context {} tokens, KV {} tokens",
-                                           replicas, header.slots, header.slots == 1 ? "" : "s",
-                                           trip, format_grouped(header.context_limit),
+  text += labelled("schedule", fmt::format("{}{}, context {} tokens, KV {} tokens", replicas,
+                                           format_slots(header.slots, header.trip_seconds),
+                                           format_grouped(header.context_limit),
                                            format_grouped(header.kv_tokens)));
   for (const auto& [label, value] : header.more) text += labelled(label, value);
 

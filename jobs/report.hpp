@@ -39,6 +39,9 @@ struct RunHeader {
 // Lines of the layout table that do not fit into `width` columns lose their last columns.
 std::string format_header(const RunHeader& header, int width);
 
+// "5 slots (trip 0.41 ms)"; a trip of 0 was not measured and is not shown.
+std::string format_slots(std::uint32_t slots, double trip_seconds);
+
 // A line for each stage: the bytes that its rank read of the checkpoint, exactly, and how fast.
 std::string format_reads(const std::vector<StageReport>& stages, std::uint64_t checkpoint_bytes);
 

@@ -8,6 +8,7 @@
 
 #include "comm/topology.hpp"
 #include "io/error.hpp"
+#include "jobs/round_trip.hpp"
 #include "jobs/slots.hpp"
 #include "jobs/stage_context.hpp"
 #include "jobs/stage_copy.hpp"
@@ -25,7 +26,8 @@ using nlohmann::json;
 constexpr model::MachineLimits kTypicalCore{100e9, 10e9};
 constexpr model::MachineLimits kTypicalGpu{500e12, 2.5e12};
 
-// The checkpoint, and what follows from it and the options. The same on all stages.
+// The checkpoint, and what follows from it and the options. But for `parts`, which go by the rank's
+// own threads, the same on all stages.
 struct Opened {
   std::optional<io::CheckpointReader> checkpoint;
   model::ModelConfig config;
@@ -83,7 +85,7 @@ Opened open_checkpoint(comm::Endpoint& endpoint, const StageDevice& device,
                        std::optional<io::CheckpointReader> opened) {
   Opened run;
   run.checkpoint = std::move(opened);
-  const bool gpu = device.kind != DeviceKind::cpu;
+  const bool gpu = choice.machine ? choice.machine->gpus : device.kind == DeviceKind::cuda;
   agree_on(endpoint, "opening the checkpoint", [&] {
     if (!run.checkpoint) {
       run.checkpoint.emplace(choice.checkpoint,
@@ -132,7 +134,9 @@ std::uint64_t cut_memory(const StageDevice& device, const PipelineChoice& choice
     memory = comm::device::gpu_memory().free_bytes;
   }
   // On a GPU there are buffers for every slot from the start.
-  const int buffered = device.kind == DeviceKind::cpu ? 0 : stages + 1;
+  const std::uint32_t slots =
+      choice.slots > 0 ? choice.slots : most_slots(static_cast<std::size_t>(stages));
+  const int buffered = device.kind == DeviceKind::cpu ? 0 : static_cast<int>(slots);
   const std::uint64_t left = memory_beside_steps(memory, run.config, run.stage_options.dtype,
                                                  run.options.max_step_tokens, buffered);
   // More than there is gets its message when the cache is sized.

@@ -43,7 +43,7 @@ struct StageSetup {
   StageCut cut;
   StageDevice device;
   LinkReport links;
-  double trip_seconds = 0;            // of a step that nobody computes; 0: not measured
+  double trip_seconds = 0;            // the longest of any replica; 0: not measured
   std::vector<StageReport> reports;   // of all stages of all replicas, in rank order
   std::vector<std::string> warnings;  // of all stages, each with its rank
   double load_seconds = 0;

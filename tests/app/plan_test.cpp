@@ -109,9 +109,9 @@ TEST_F(PlanTest, TimesByMeasurement) {
   EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(),
               ElementsAre(HasSubstr("model.h5.calibration.json holds nothing")));
   const auto entry = [](int sharers, double layer) {
-    return json{{"device", "AMD EPYC"},
-                {"numeric_class", "cpu"},
-                {"threads", 8},
+    return json{{"device", "some GPU"},
+                {"numeric_class", "some class"},
+                {"threads", 0},
                 {"sharers", sharers},
                 {"dtype", "bf16"},
                 {"kv_dtype", "bf16"},
@@ -131,16 +131,16 @@ TEST_F(PlanTest, TimesByMeasurement) {
   // A step for the prompt, which gives the first token, and 19 more: each 32 layers and the head.
   const json measured = json::parse(plan(one + Arguments{"--measured", "--json"}).out);
   EXPECT_NEAR(measured.at("rows").at(0).at("seconds"), 20 * (32 * 0.001 + 0.01), 1e-4);
-  EXPECT_THAT(measured.at("measured"), HasSubstr("AMD EPYC, 8 threads, 2 ranks a node"));
+  EXPECT_THAT(measured.at("measured"), HasSubstr("some GPU, 2 ranks a GPU"));
   EXPECT_THAT(plan(one + Arguments{"--measured"}).out,
-              HasSubstr("steps as measured on AMD EPYC, 8 threads, 2 ranks a node"));
+              HasSubstr("steps as measured on some GPU, 2 ranks a GPU"));
   // Without the option it is not looked at.
   EXPECT_EQ(json::parse(plan(one + Arguments{"--json"}).out).at("measured"), "");
 
   file["entries"].push_back(entry(1, 0.002));
   workplace_.write("model.h5.calibration.json", file.dump());
   EXPECT_THAT(plan(one + Arguments{"--measured"}).errors(), ElementsAre(HasSubstr("has several")));
-  const json named = json::parse(plan(one + Arguments{"--measured=1 rank", "--json"}).out);
+  const json named = json::parse(plan(one + Arguments{"--measured-on", "1 rank", "--json"}).out);
   EXPECT_NEAR(named.at("rows").at(0).at("seconds"), 20 * (32 * 0.002 + 0.01), 1e-4);
 }
 

@@ -113,5 +113,19 @@ TEST_F(RehearsalTest, WhatMakesNoSenseIsRefused) {
   refused(rehearsed + Arguments{small}, "memory for 13 of the 32 layers");
 }
 
+// The peak that the kernel begins with is that of whoever starts a program.
+TEST_F(RehearsalTest, MemoryIsThatOfTheProgramAlone) {
+  constexpr std::size_t kBytes = 400'000'000;
+  const std::vector<char> held(kBytes, 1);
+  const std::string output = folder_ / "out.jsonl";
+  const Finished finished = penstock(run(output));
+  ASSERT_EQ(finished.code, 0) << finished;
+  const json stage = json::parse(read_bytes(output + ".job/ledger.json")).at("stages").at(0);
+  EXPECT_LT(stage.at("peak_memory_bytes"), kBytes);
+  EXPECT_GT(stage.at("peak_memory_bytes"), 10'000'000);
+  EXPECT_GT(stage.at("open_files"), 3);
+  EXPECT_GT(stage.at("thread_seconds"), 0);
+}
+
 }  // namespace
 }  // namespace penstock::tests

@@ -17,8 +17,6 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::ThrowsMessage;
 
-constexpr io::DType kBf16 = io::DType::bf16;
-
 class MeasuredTimesTest : public testing::Test {
  protected:
   // A layer takes so long.
@@ -29,11 +27,14 @@ class MeasuredTimesTest : public testing::Test {
     tables.embedding.points = {{1, 0}};
     tables.layer.points = {{1, layer_seconds}};
     tables.head.points = {{1, 0}};
-    known_[{device, "class", 8, sharers, "bf16", kv_dtype, network}] = {tables, "yesterday"};
+    known_[{device, "class", threads_, sharers, "bf16", kv_dtype, network}] = {tables, "yesterday"};
     model::write_calibrations(checkpoint_ + ".calibration.json", known_);
   }
   MeasuredTimes find(const std::string& device) const {
-    return measured_times(checkpoint_, tests::llama_8b(), kBf16, kBf16, device);
+    PlanInput plan;
+    plan.config = tests::llama_8b();
+    plan.machine.gpus = plan_for_gpus_;
+    return measured_times(checkpoint_, plan, device);
   }
   void expect_refused(const std::string& device, const testing::Matcher<std::string>& words) const {
     EXPECT_THAT([&] { find(device); }, ThrowsMessage<UsageError>(words)) << device;
@@ -42,6 +43,8 @@ class MeasuredTimesTest : public testing::Test {
   const tests::TemporaryFolder folder_;
   const std::string checkpoint_ = folder_ / "model.h5";
   model::Calibrations known_;
+  int threads_ = 8;  // of what is known; 0: a GPU
+  bool plan_for_gpus_ = false;
 };
 
 TEST_F(MeasuredTimesTest, TheOnlyOneForThePlansNumbers) {
@@ -51,8 +54,8 @@ TEST_F(MeasuredTimesTest, TheOnlyOneForThePlansNumbers) {
   const MeasuredTimes times = find("");
   EXPECT_DOUBLE_EQ(times.parts->layer({1, 1, 0, 0}), 0.5);
   EXPECT_EQ(times.text, "CPU, 8 threads, 2 ranks a node, bf16, KV bf16, class (yesterday)");
-  expect_refused("GPU", AllOf(HasSubstr("--measured=GPU: "), HasSubstr("has only: CPU, 8 threads"),
-                              Not(HasSubstr("f32"))));
+  expect_refused("GPU", AllOf(HasSubstr("--measured-on GPU: "),
+                              HasSubstr("has only: CPU, 8 threads"), Not(HasSubstr("f32"))));
 }
 
 TEST_F(MeasuredTimesTest, OfSeveralOneIsNamed) {
@@ -61,10 +64,21 @@ TEST_F(MeasuredTimesTest, OfSeveralOneIsNamed) {
   know("other CPU", 2, 0.125);
   EXPECT_DOUBLE_EQ(find("1 rank a").parts->layer({1, 1, 0, 0}), 0.5);
   EXPECT_DOUBLE_EQ(find("other").parts->layer({1, 1, 0, 0}), 0.125);
-  expect_refused("", AllOf(HasSubstr("has several: CPU, 8 threads, 1 rank a node"),
-                           HasSubstr("; CPU, 8 threads, 2 ranks a node"), HasSubstr("; other CPU"),
-                           HasSubstr("--measured='CPU, 8 threads, 1 rank a node, bf16, KV bf16")));
+  expect_refused("",
+                 AllOf(HasSubstr("has several: CPU, 8 threads, 1 rank a node"),
+                       HasSubstr("; CPU, 8 threads, 2 ranks a node"), HasSubstr("; other CPU"),
+                       HasSubstr("--measured-on 'CPU, 8 threads, 1 rank a node, bf16, KV bf16")));
   expect_refused("2 ranks", AllOf(HasSubstr("several"), Not(HasSubstr("1 rank a node"))));
+}
+
+TEST_F(MeasuredTimesTest, GpusAndCpusAreNotTakenForEachOther) {
+  know("CPU", 1, 0.5);
+  threads_ = 0;
+  know("GPU", 1, 0.25);
+  EXPECT_DOUBLE_EQ(find("").parts->layer({1, 1, 0, 0}), 0.5);
+  plan_for_gpus_ = true;
+  EXPECT_DOUBLE_EQ(find("").parts->layer({1, 1, 0, 0}), 0.25);
+  expect_refused("CPU", HasSubstr("has only: GPU, 1 rank a GPU"));
 }
 
 TEST_F(MeasuredTimesTest, WhatIsMissingIsNamed) {
@@ -72,7 +86,7 @@ TEST_F(MeasuredTimesTest, WhatIsMissingIsNamed) {
                            HasSubstr("bench CKPT --calibrate")));
   know("CPU", 2, 0.25, "f32");
   know("GPU", 1, 0.25, "bf16", "another");
-  expect_refused("", AllOf(HasSubstr("nothing for bf16, KV bf16, but: CPU, "),
+  expect_refused("", AllOf(HasSubstr("nothing for bf16, KV bf16, on CPUs, but: CPU, "),
                            HasSubstr("KV bf16, class, of another network")));
   folder_.write("model.h5.calibration.json", "nonsense");
   EXPECT_THROW(find(""), io::FileError);

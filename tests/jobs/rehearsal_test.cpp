@@ -189,7 +189,8 @@ TEST(SlotsFor, ByHand) {
   // From rank 1 on both edges: 1.2 + 1.1 + 0.3. Without bytes 0.3 + 0.3.
   EXPECT_EQ(slots_for(machine, Seconds(), three, 1, 10, 100), 3u + 2);
   EXPECT_EQ(slots_for(machine, Seconds(), three, 0, 0, 100), 3u + 1);
-  EXPECT_EQ(slots_for(machine, Seconds(), three, 0, 100, 100), 3u + 11);
+  EXPECT_EQ(slots_for(machine, Seconds(), three, 0, 20, 100), 3u + 3);  // 4.6 s
+  EXPECT_EQ(slots_for(machine, Seconds(), three, 0, 100, 100), 7u);     // 3 + 11, but for the bound
   EXPECT_EQ(slots_for(machine, Seconds(), {{0, 5, true, true}}, 0, 10, 100), 1u);
 }
 

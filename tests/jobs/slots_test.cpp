@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -33,7 +34,11 @@ TEST(SlotsFor, ByHandOfTripAndStep) {
   EXPECT_EQ(slots_for(4, 1.1, 1), 6u);
   EXPECT_EQ(slots_for(4, 7, 2), 8u);
   EXPECT_EQ(slots_for(4, 7, 0), 5u);  // nothing is known of the step
-  EXPECT_EQ(slots_for(2, 1e30, 1e-30), 1024u);
+  EXPECT_EQ(slots_for(4, 9, 1.8), 9u);
+  EXPECT_EQ(slots_for(4, 9, 1), 9u);  // two a stage and one
+  EXPECT_EQ(slots_for(2, 1e30, 1e-30), 5u);
+  EXPECT_EQ(most_slots(1), 1u);
+  EXPECT_EQ(most_slots(8), 17u);
 }
 
 // Takes `seconds` for each layer of a step in which 20 sequences decode at 1024 positions, and

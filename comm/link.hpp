@@ -33,6 +33,9 @@ class LinkEnd {
   // receive does not wait for it: its buffer must not be in use by work that is still to be done,
   // else no receive would overlap with computing. While the stream is captured into a graph, no
   // call of a link may be made: CUDA forbids what they ask.
+  // The stream must live for as long as send() or order_compute_after() is called, or until another
+  // one is set. No other call uses it, nor does the end of the link: what is under way by then is
+  // ordered by events.
   virtual void set_compute_stream(void* /*stream*/) {}
 
   // Makes what is put on the compute stream from now on wait for this transfer: work that uses what

@@ -9,6 +9,8 @@
 #include <mutex>
 
 #include "comm/error.hpp"
+#include "jobs/round_trip.hpp"
+#include "model/stage_idle.hpp"
 #include "tests/jobs/fake_pipeline.hpp"
 
 namespace penstock::jobs {
@@ -17,7 +19,7 @@ namespace {
 using testing::HasSubstr;
 
 // One stage's compute stream: items run in order, each after some polls. Used by one thread.
-class FakeStream {
+class FakeStream : public std::enable_shared_from_this<FakeStream> {
  public:
   explicit FakeStream(unsigned seed, unsigned most_polls)
       : random_(seed), most_polls_(most_polls) {}
@@ -113,18 +115,52 @@ class AsyncStage : public FakeStage {
   std::uint64_t mark_ = 0;
 };
 
-// What both ends of a device link do alike, over a link of threads.
+// As that on a GPU: its ids are there at once, but a step is done when the stream is.
+class AsyncIdleStage : public model::IdleStage {
+ public:
+  AsyncIdleStage(std::string name, std::shared_ptr<FakeStream> stream, std::shared_ptr<Log> log)
+      : IdleStage(sizeof(std::uint64_t)),
+        name_(std::move(name)),
+        stream_(std::move(stream)),
+        log_(std::move(log)) {}
+
+  void* compute_stream() const override { return stream_.get(); }
+  std::unique_ptr<model::ActivationBuffer> make_activations(std::size_t bytes) const override {
+    return std::make_unique<LoggedBuffer>(bytes, name_, log_);
+  }
+  void forward(const model::StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
+               const std::function<void()>& progress) override {
+    IdleStage::forward(plan, in, out, progress);
+    stream_->put([] {});
+    mark_ = stream_->end();
+  }
+  bool ready() override {
+    stream_->poll();
+    return stream_->done() >= mark_;
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<FakeStream> stream_;
+  std::shared_ptr<Log> log_;
+  std::uint64_t mark_ = 0;
+};
+
+// What both ends of a device link do alike, over a link of threads. Stricter than real ones in that
+// nothing may be under way when they get another stream, since the pipeline ends what it starts.
 template <typename Host>
 class DeviceEnd : public Host {
  public:
-  DeviceEnd(std::unique_ptr<Host> host, std::shared_ptr<FakeStream> stream, std::string name,
-            std::shared_ptr<Log> log)
-      : host_(std::move(host)),
-        stream_(std::move(stream)),
-        name_(std::move(name)),
-        log_(std::move(log)) {}
+  DeviceEnd(std::unique_ptr<Host> host, std::string name, std::shared_ptr<Log> log)
+      : host_(std::move(host)), name_(std::move(name)), log_(std::move(log)) {}
 
-  void set_compute_stream(void* stream) override { compute_stream_ = stream; }
+  void set_compute_stream(void* stream) override {
+    if (!tickets_.empty() && !(tickets_.back() && host_->done(*tickets_.back()))) {
+      throw std::logic_error("a message of the last run is under way");
+    }
+    compute_stream_ = static_cast<FakeStream*>(stream)->weak_from_this();
+  }
+  void make_room(std::size_t messages) override { room_ = std::max(room_, messages); }
   bool done(comm::Ticket ticket) override {
     progress();
     const bool done = tickets_.at(ticket) && host_->done(*tickets_.at(ticket));
@@ -132,32 +168,45 @@ class DeviceEnd : public Host {
     return done;
   }
   void progress() override {
-    stream_->poll();
+    if (const auto stream = compute_stream_.lock()) stream->poll();
     hand_over();
     host_->progress();
   }
   bool order_compute_after(comm::Ticket ticket) override {
-    if (compute_stream_ != stream_.get()) throw std::logic_error("no compute stream");
+    const std::shared_ptr<FakeStream> stream = compute_stream();
     if (done(ticket)) return true;
     if (++refused_ % 4 != 0 || !tickets_.at(ticket)) return false;  // not possible yet
-    stream_->wait([this, ticket] { return host_->done(*tickets_.at(ticket)); });
+    stream->wait([this, ticket] { return host_->done(*tickets_.at(ticket)); });
     released(ticket);
     return true;
   }
   void abort() noexcept override { log_->add("abort " + name_); }
 
  protected:
-  virtual void hand_over() {}
+  std::shared_ptr<FakeStream> compute_stream() const {
+    if (auto stream = compute_stream_.lock()) return stream;
+    throw std::logic_error("there is no compute stream, or it is gone");
+  }
+  bool has_room() {
+    std::size_t under_way = 0;
+    for (auto ticket = tickets_.rbegin(); ticket != tickets_.rend(); ++ticket) {
+      if (!*ticket) continue;
+      if (host_->done(**ticket)) break;  // as are all before it
+      ++under_way;
+    }
+    return under_way < room_;
+  }
+  virtual void hand_over() = 0;
   // The caller has heard that it may use the memory again.
   virtual void released(comm::Ticket) {}
   std::unique_ptr<Host> host_;
-  std::shared_ptr<FakeStream> stream_;
   std::deque<std::optional<comm::Ticket>> tickets_;  // the host link's; none: not handed over
 
  private:
   std::string name_;
   std::shared_ptr<Log> log_;
-  void* compute_stream_ = nullptr;
+  std::weak_ptr<FakeStream> compute_stream_;
+  std::size_t room_ = 1;
   int refused_ = 0;
 };
 
@@ -170,7 +219,7 @@ class DeviceSender : public DeviceEnd<comm::LinkSender> {
       if (begin == bytes.data()) throw std::logic_error("memory is used again while it is sent");
     }
     held_[ticket] = bytes.data();
-    waiting_.push_back({bytes, stream_->end()});
+    waiting_.push_back({bytes, compute_stream()->end()});
     tickets_.push_back({});
     progress();
     return ticket;
@@ -182,8 +231,9 @@ class DeviceSender : public DeviceEnd<comm::LinkSender> {
     std::uint64_t mark;  // what was on the stream
   };
   void hand_over() override {
-    for (; !waiting_.empty() && stream_->done() >= waiting_.front().mark; waiting_.pop_front()) {
+    while (!waiting_.empty() && compute_stream()->done() >= waiting_.front().mark && has_room()) {
       tickets_[tickets_.size() - waiting_.size()] = host_->send(waiting_.front().bytes);
+      waiting_.pop_front();
     }
   }
   void released(comm::Ticket ticket) override { held_.erase(ticket); }
@@ -196,26 +246,45 @@ class DeviceReceiver : public DeviceEnd<comm::LinkReceiver> {
  public:
   using DeviceEnd::DeviceEnd;
   comm::Ticket receive(std::span<std::byte> bytes) override {
-    tickets_.push_back(host_->receive(bytes));
+    waiting_.push_back(bytes);
+    tickets_.push_back({});
+    progress();
     return tickets_.size() - 1;
   }
+
+ private:
+  void hand_over() override {
+    while (!waiting_.empty() && has_room()) {
+      tickets_[tickets_.size() - waiting_.size()] = host_->receive(waiting_.front());
+      waiting_.pop_front();
+    }
+  }
+  std::deque<std::span<std::byte>> waiting_;
 };
 
+// What a member does with its links before they get room for all slots and its stage is made.
+using SetUp = std::function<void(int member, comm::Endpoint&, const std::shared_ptr<Log>&)>;
+
 // Makes a pipeline one of GPUs.
-std::shared_ptr<Log> use_gpus(Pipeline& pipeline, unsigned most_polls = 9) {
+std::shared_ptr<Log> use_gpus(Pipeline& pipeline, unsigned most_polls = 9, SetUp set_up = {}) {
   auto log = std::make_shared<Log>();
-  pipeline.make_stage = [&pipeline, log, most_polls](int member, comm::Endpoint& endpoint) {
-    auto stream = std::make_shared<FakeStream>(
-        static_cast<unsigned>(mix(pipeline.seed, static_cast<std::uint64_t>(member))), most_polls);
+  pipeline.make_stage = [&pipeline, log, most_polls, set_up](int member, comm::Endpoint& endpoint) {
     const std::string name = std::to_string(member);
     if (endpoint.previous) {
-      endpoint.previous =
-          std::make_unique<DeviceReceiver>(std::move(endpoint.previous), stream, name, log);
+      endpoint.previous = std::make_unique<DeviceReceiver>(std::move(endpoint.previous), name, log);
     }
     if (endpoint.next) {
-      endpoint.next = std::make_unique<DeviceSender>(std::move(endpoint.next), stream, name, log);
+      endpoint.next = std::make_unique<DeviceSender>(std::move(endpoint.next), name, log);
     }
-    return std::make_unique<AsyncStage>(member, pipeline.stages, stream, log);
+    if (set_up) set_up(member, endpoint, log);
+    if (endpoint.previous) endpoint.previous->make_room(pipeline.options.slots);
+    if (endpoint.next) endpoint.next->make_room(pipeline.options.slots);
+    return std::make_unique<AsyncStage>(
+        member, pipeline.stages,
+        std::make_shared<FakeStream>(
+            static_cast<unsigned>(mix(pipeline.seed, static_cast<std::uint64_t>(member))),
+            most_polls),
+        log);
   };
   return log;
 }
@@ -243,6 +312,50 @@ TEST(GpuPipeline, TokensAreThoseOfTheCpu) {
           ASSERT_EQ(workload.answers, reference.answers);
         }
       }
+    }
+  }
+}
+
+// As at set-up: idle stages measure the trip on streams of their own, which are gone when the run
+// uses the same links.
+TEST(GpuPipeline, RunsOverLinksThatMeasuredATrip) {
+  constexpr std::uint64_t kRecords = 30;
+  FakeWorkload reference(kRecords, 60);
+  Pipeline simple{1, options_of(1, 512, 1000)};
+  simple.run(reference);
+  ASSERT_EQ(reference.answers.size(), kRecords);
+  for (const int stages : {2, 3}) {
+    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+      SCOPED_TRACE(testing::Message() << stages << " stages, seed " << seed);
+      FakeWorkload workload(kRecords, 60);
+      Pipeline pipeline{stages, options_of(static_cast<std::uint32_t>(stages) + 1, 16, 100)};
+      pipeline.seed = seed;
+      const auto most_polls = static_cast<unsigned>(4 * seed);
+      std::vector<double> trips(static_cast<std::size_t>(stages), -1);
+      const auto log = use_gpus(
+          pipeline, most_polls,
+          [&](int member, comm::Endpoint& endpoint, const std::shared_ptr<Log>& shared_log) {
+            const std::string name = "trip " + std::to_string(member);
+            auto stream = std::make_shared<FakeStream>(
+                static_cast<unsigned>(100 * seed) + static_cast<unsigned>(member), most_polls);
+            auto idle = std::make_unique<AsyncIdleStage>(name, stream, shared_log);
+            trips[static_cast<std::size_t>(member)] =
+                measure_round_trip(endpoint, *idle, 16, any_cost());
+            {
+              const std::lock_guard lock(shared_log->mutex);
+              EXPECT_EQ(std::ranges::count(shared_log->lines, "free " + name),
+                        (endpoint.previous ? 1 : 0) + (endpoint.next ? 1 : 0));
+            }
+            EXPECT_EQ(stream->done(), stream->end());
+            idle.reset();
+            EXPECT_EQ(stream.use_count(), 1);  // so it ends here
+          });
+      pipeline.run(workload);
+      pipeline.expect_no_failures();
+      ASSERT_EQ(workload.answers, reference.answers);
+      EXPECT_GT(trips[0], 0);
+      EXPECT_THAT(std::vector<double>(trips.begin() + 1, trips.end()), testing::Each(0));
+      EXPECT_THAT(log->lines, testing::Not(testing::Contains(HasSubstr("abort"))));
     }
   }
 }

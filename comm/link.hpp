@@ -48,7 +48,7 @@ class LinkEnd {
   virtual void make_room(std::size_t /*messages*/) {}
 
   // Gives up all that is under way and all that comes, so that memory can be freed without waiting
-  // for the peer. Takes a bounded time. Host links have nothing on a device to give up.
+  // for the peer. Takes a bounded time. No call but the destructor may follow.
   virtual void abort() noexcept {}
 };
 
@@ -93,8 +93,8 @@ struct Endpoint {
 };
 
 // Aborts the links of an endpoint when an exception ends its scope. Belongs behind whatever owns
-// GPU memory: freeing that waits for all kernels of the GPU, also for a receive whose peer will
-// never send.
+// the buffers: a peer, or MPI, could still touch them, and freeing GPU memory waits for all kernels
+// of the GPU, also for a receive whose peer will never send.
 class AbortOnException {
  public:
   explicit AbortOnException(Endpoint& endpoint)

@@ -13,9 +13,11 @@ namespace penstock::comm {
 LocalSender::LocalSender(std::shared_ptr<LocalHub> hub, int member)
     : hub_(std::move(hub)), edge_(hub_->edges[static_cast<std::size_t>(member)]), member_(member) {}
 
-LocalSender::~LocalSender() {
+LocalSender::~LocalSender() { abort(); }
+
+// The buffers may vanish as soon as this returns.
+void LocalSender::abort() noexcept {
   std::unique_lock lock(edge_.mutex);
-  // The buffers may vanish as soon as this returns.
   edge_.copied.wait(lock, [this] { return !edge_.copying; });
   edge_.posted.clear();
   edge_.sender_left = true;

@@ -17,6 +17,7 @@ class LocalSender final : public LinkSender {
   Ticket send(std::span<const std::byte> bytes) override;
   bool done(Ticket ticket) override;
   void progress() override {}
+  void abort() noexcept override;
 
  private:
   [[noreturn]] void throw_receiver_left() const;

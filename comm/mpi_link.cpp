@@ -15,9 +15,7 @@ constexpr int kTag = 0;
 
 }  // namespace
 
-MpiTransfers::~MpiTransfers() {
-  // What is left here was given up: its receives must not write into buffers that are no longer
-  // ours. A send that has begun cannot be taken back.
+void MpiTransfers::give_up() noexcept {
   for (Transfer& transfer : transfers_) {
     for (Piece& piece : transfer.pieces) {
       if (piece.request == MPI_REQUEST_NULL) continue;
@@ -25,6 +23,8 @@ MpiTransfers::~MpiTransfers() {
       MPI_Request_free(&piece.request);
     }
   }
+  first_ += transfers_.size();
+  transfers_.clear();
 }
 
 MpiTransfers::Transfer& MpiTransfers::start(std::size_t size_bytes) {

@@ -24,7 +24,7 @@ struct MpiEdge {
 class MpiTransfers {
  public:
   explicit MpiTransfers(MpiEdge edge) : edge_(std::move(edge)) {}
-  ~MpiTransfers();
+  ~MpiTransfers() { give_up(); }
   MpiTransfers(const MpiTransfers&) = delete;
   MpiTransfers& operator=(const MpiTransfers&) = delete;
 
@@ -32,6 +32,9 @@ class MpiTransfers {
   Ticket receive(std::span<std::byte> bytes);
   bool done(Ticket ticket);
   void progress();
+  // Of what is under way: receives write into no buffer any more. A send that has begun cannot be
+  // taken back.
+  void give_up() noexcept;
 
  private:
   struct Piece {
@@ -57,6 +60,7 @@ class MpiSender final : public LinkSender {
   Ticket send(std::span<const std::byte> bytes) override { return transfers_.send(bytes); }
   bool done(Ticket ticket) override { return transfers_.done(ticket); }
   void progress() override { transfers_.progress(); }
+  void abort() noexcept override { transfers_.give_up(); }
 
  private:
   MpiTransfers transfers_;
@@ -68,6 +72,7 @@ class MpiReceiver final : public LinkReceiver {
   Ticket receive(std::span<std::byte> bytes) override { return transfers_.receive(bytes); }
   bool done(Ticket ticket) override { return transfers_.done(ticket); }
   void progress() override { transfers_.progress(); }
+  void abort() noexcept override { transfers_.give_up(); }
 
  private:
   MpiTransfers transfers_;

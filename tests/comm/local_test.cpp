@@ -140,6 +140,19 @@ TEST(LocalEndpoints, SenderMayLeaveWithDataNotTaken) {
   EXPECT_THROW(endpoints[1].previous->done(ticket), CommError);
 }
 
+TEST(LocalEndpoints, SenderMayGiveUpDataNotTaken) {
+  std::vector<Endpoint> endpoints = local_endpoints(2);
+  std::vector<std::byte> received(10);
+  const Ticket ticket = endpoints[1].previous->receive(received);
+  {
+    const std::vector<std::byte> gone(10);
+    endpoints[0].next->send(gone);
+    endpoints[0].next->abort();
+  }
+  EXPECT_THAT(comm_error([&] { endpoints[1].previous->done(ticket); }),
+              testing::HasSubstr("thread 0 has left"));
+}
+
 TEST(LocalEndpoints, CarryMoreThan2GiB) {
   if (support::available_memory_bytes() < std::size_t{6} << 30U) {
     GTEST_SKIP() << "needs 6 GiB of free memory";

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <vector>
@@ -111,7 +112,7 @@ TEST(PipelinePace, DrainFinishesWhatIsUnderWay) {
 // Counts what it samples.
 class CountingStage : public FakeStage {
  public:
-  CountingStage(int stage, int stages, std::uint64_t& count)
+  CountingStage(int stage, int stages, std::atomic<std::uint64_t>& count)
       : FakeStage(stage, stages), count_(count) {}
   void forward(const model::StepPlan& plan, std::span<const std::byte> in, std::span<std::byte> out,
                const std::function<void()>& progress) override {
@@ -120,7 +121,7 @@ class CountingStage : public FakeStage {
   }
 
  private:
-  std::uint64_t& count_;
+  std::atomic<std::uint64_t>& count_;  // of all stages
 };
 
 // Under stop nothing more is computed but the steps that are under way, whose tokens count.
@@ -134,7 +135,7 @@ TEST(PipelinePace, StopEndsAtOnce) {
         return w.asked > when ? Pace::stop : Pace::admit;
       };
       Pipeline pipeline = layout(stages);
-      std::uint64_t sampled = 0;
+      std::atomic<std::uint64_t> sampled = 0;
       pipeline.make_stage = [&](int member, comm::Endpoint&) {
         return std::make_unique<CountingStage>(member, stages, sampled);
       };

@@ -147,8 +147,9 @@ SteadyResult run_steady(comm::Endpoint& endpoint, StageSetup& setup, const Bench
                           setup.config.vocab_size);
   const PipelineTotals totals = run_phase(endpoint, setup, workload);
   SteadyResult result = steady_result(workload, concurrent, totals);
-  if (totals.steps > 0)
+  if (totals.steps > 0) {
     result.best_cut = best_cut_part(setup.cut, model::mean_of(totals.work, totals.steps));
+  }
   return result;
 }
 

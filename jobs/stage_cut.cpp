@@ -181,22 +181,19 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine) {
 double best_cut_part(const StageCut& cut, const model::StepShape& shape) {
   std::vector<model::StageRank> ranks;
   for (const model::StepCost& cost : cut.costs) {
-    ranks.push_back({model::part_seconds(cost.parts(), shape)});
+    ranks.push_back({model::part_seconds(*cost.parts(), shape)});
   }
-  const std::vector<model::StageRange> best =
-      model::cut_stages(cut.ranges.back().end, ranks, model::PartBytes{});
-  double slowest_of_best = 0;
-  double slowest_of_this = 0;
-  for (std::size_t i = 0; i < best.size(); ++i) {
-    const model::PartSeconds& part = ranks[i].seconds;
-    const auto seconds = [&part](const model::StageRange& range) {
-      return part.step + static_cast<double>(range.layers()) * part.layer +
-             (range.first ? part.embedding : 0) + (range.last ? part.head : 0);
-    };
-    slowest_of_best = std::max(slowest_of_best, seconds(best[i]));
-    slowest_of_this = std::max(slowest_of_this, seconds(cut.ranges[i]));
+  StageCut best;
+  best.ranges = model::cut_stages(cut.ranges.back().end, ranks, model::PartBytes{});
+  for (std::size_t i = 0; i < best.ranges.size(); ++i) {
+    best.costs.emplace_back(cut.costs[i].parts(), best.ranges[i]);
   }
-  return slowest_of_this > 0 ? slowest_of_best / slowest_of_this : 1;
+  const auto slowest = [&shape](const StageCut& one) {
+    const std::vector<double> times = one.seconds(shape);
+    return *std::max_element(times.begin(), times.end());
+  };
+  const double now = slowest(cut);
+  return now > 0 ? slowest(best) / now : 1;
 }
 
 StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stages,

@@ -55,7 +55,7 @@ class StepCost {
  public:
   StepCost(std::shared_ptr<const PartCost> parts, const StageRange& range);
   double seconds(const StepShape& shape) const;
-  const PartCost& parts() const { return *parts_; }
+  const std::shared_ptr<const PartCost>& parts() const { return parts_; }
   // Same parts, of the same number: the same seconds.
   bool operator==(const StepCost& other) const;
 

@@ -21,19 +21,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-model::ModelConfig tiny() {
-  model::ModelConfig c;
-  c.hidden_size = 64;
-  c.intermediate_size = 128;
-  c.num_layers = 4;
-  c.num_heads = 2;
-  c.num_kv_heads = 1;
-  c.head_dim = 32;
-  c.vocab_size = 256;
-  c.max_position = 4096;
-  return c;
-}
-
 // Every step takes 10 ms on every stage, whatever it computes.
 VirtualMachine steps_of_10_ms() {
   VirtualMachine machine;
@@ -125,7 +112,7 @@ TEST(PlanSize, TheFarthestReplicaCrossesMostNodes) {
 
 TEST(Plan, TimesOfASmallJobByHand) {
   // All three prompts fit one step, whose tokens are the first of the answers: five steps.
-  PlanInput input = job(tiny(), steps_of_10_ms(), 3, {{4, 5, 5}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 3, {{4, 5, 5}});
   input.devices = 1;
   const Plan plan = make_plan(input, 1);
   ASSERT_EQ(plan.rows.size(), 1u);
@@ -149,7 +136,7 @@ std::shared_ptr<const model::PartCost> measured() {
 }
 
 TEST(Plan, TimesAsMeasuredByHand) {
-  PlanInput input = job(tiny(), steps_of_10_ms(), 3, {{4, 5, 5}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 3, {{4, 5, 5}});
   input.measured = measured();
   input.devices = 1;
   // Five steps, each 20 + 4 x 10 + 30 ms.
@@ -173,7 +160,7 @@ TEST(Plan, TimesAsMeasuredByHand) {
 
 TEST(Plan, ReplicasShareTheRecords) {
   // One slot of 256 sequences: 1024 records are four generations of ten steps, 512 are two.
-  PlanInput input = job(tiny(), steps_of_10_ms(), 1024, {{4, 10, 10}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 1024, {{4, 10, 10}});
   input.devices = 2;
   input.stages = 1;
   const Plan plan = make_plan(input, 2);
@@ -187,7 +174,8 @@ TEST(Plan, ReplicasShareTheRecords) {
 TEST(Plan, ASampleStandsForAllRecords) {
   std::vector<ReplayRecord> lengths;
   for (std::uint32_t i = 0; i < 97; ++i) lengths.push_back({10 + i, 5 + i * i % 31, 40});
-  PlanInput input = job(tiny(), parse_virtual_machine("h100-sxm,25gbe"), 19400, lengths);
+  PlanInput input =
+      job(tests::tiny_llama(), parse_virtual_machine("h100-sxm,25gbe"), 19400, lengths);
   input.devices = 2;
   input.stages = 2;
   const Plan plan = make_plan(input, 1);
@@ -216,7 +204,7 @@ TEST(Plan, ASampleStandsForAllRecords) {
 
 TEST(Plan, StagesThatBringNothingAreTold) {
   // A step takes as long on half of the layers, so two stages need twice the time of devices.
-  PlanInput input = job(tiny(), steps_of_10_ms(), 2000, {{4, 10, 10}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 2000, {{4, 10, 10}});
   input.devices = 2;
   const Plan plan = make_plan(input, 2);
   ASSERT_TRUE(plan.turning);
@@ -228,7 +216,7 @@ TEST(Plan, StagesThatBringNothingAreTold) {
 }
 
 TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
-  PlanInput input = job(tiny(), steps_of_10_ms(), 10, {{4, 5, 5}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 10, {{4, 5, 5}});
   input.stages = 2;
   input.replicas = 3;
   const Plan plan = make_plan(input, 1);
@@ -239,7 +227,7 @@ TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
 }
 
 TEST(Plan, TheFirstRowHasTheFewestDevices) {
-  PlanInput input = job(tiny(), steps_of_10_ms(), 10, {{4, 5, 5}});
+  PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 10, {{4, 5, 5}});
   input.devices = 9;
   const Plan plan = make_plan(input, 1);
   std::vector<std::uint32_t> devices;

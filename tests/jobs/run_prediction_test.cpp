@@ -7,6 +7,7 @@
 
 #include "comm/local.hpp"
 #include "jobs/pipeline.hpp"
+#include "tests/support/llama_shapes.hpp"
 #include "tests/support/random_checkpoint.hpp"
 
 namespace penstock::jobs {
@@ -102,19 +103,6 @@ TEST(PredictedRun, IsShownBesideTheMeasuredOne) {
             "predicted 12 s, measured 9.0 s (-25.0 %), by a sample of 2,048 records\n");
 }
 
-model::ModelConfig small() {
-  model::ModelConfig c;
-  c.hidden_size = 64;
-  c.intermediate_size = 128;
-  c.num_layers = 4;
-  c.num_heads = 2;
-  c.num_kv_heads = 1;
-  c.head_dim = 32;
-  c.vocab_size = 256;
-  c.max_position = 4096;
-  return c;
-}
-
 // Three stages on two nodes, on threads.
 class PredictRun : public testing::Test {
  protected:
@@ -134,7 +122,8 @@ class PredictRun : public testing::Test {
   std::unique_ptr<model::Stage> stage(std::size_t member) const {
     model::StageOptions of_stage;
     of_stage.slots = options_.slots;
-    return model::make_virtual_stage(small(), ranges_[member], of_stage, choice_.machine->device);
+    return model::make_virtual_stage(tests::tiny_llama(), ranges_[member], of_stage,
+                                     choice_.machine->device);
   }
   // Seconds by the driver's clock.
   double rehearse(Workload& workload) const {
@@ -162,8 +151,8 @@ class PredictRun : public testing::Test {
     return seconds;
   }
   std::vector<model::StepCost> costs() const {
-    const auto parts =
-        model::cost_by_device(small(), io::DType::bf16, io::DType::bf16, choice_.machine->device);
+    const auto parts = model::cost_by_device(tests::tiny_llama(), io::DType::bf16, io::DType::bf16,
+                                             choice_.machine->device);
     std::vector<model::StepCost> costs;
     for (const model::StageRange& range : ranges_) costs.emplace_back(parts, range);
     return costs;
@@ -174,7 +163,7 @@ class PredictRun : public testing::Test {
     cut.costs = costs();
     cut.in_seconds = true;
     return {.checkpoint = io::CheckpointReader(checkpoint_.path()),
-            .config = small(),
+            .config = tests::tiny_llama(),
             .dtype = io::DType::bf16,
             .kv_dtype = io::DType::bf16,
             .stage = stage(0),
@@ -188,7 +177,7 @@ class PredictRun : public testing::Test {
             .rehearsal = {}};
   }
 
-  const tests::RandomCheckpoint checkpoint_{small(), io::DType::bf16, "predict_run"};
+  const tests::RandomCheckpoint checkpoint_{tests::tiny_llama(), io::DType::bf16, "predict_run"};
   const std::vector<model::StageRange> ranges_ = {
       {0, 1, true, false}, {1, 3, false, false}, {3, 4, false, true}};
   PipelineChoice choice_;

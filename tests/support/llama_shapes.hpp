@@ -22,6 +22,13 @@ inline model::ModelConfig llama_shape(std::int64_t hidden, std::int64_t inner, s
   return c;
 }
 
+// For tests that compute, or that reckon by hand.
+inline model::ModelConfig tiny_llama() {
+  model::ModelConfig c = llama_shape(64, 128, 4, 2, 1, 256);
+  c.max_position = 4096;
+  return c;
+}
+
 inline model::ModelConfig llama_1b() { return llama_shape(2048, 8192, 16, 32, 8); }
 inline model::ModelConfig llama_8b() { return llama_shape(4096, 14336, 32, 32, 8); }
 inline model::ModelConfig llama_70b() { return llama_shape(8192, 28672, 80, 64, 8); }

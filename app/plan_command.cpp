@@ -12,10 +12,12 @@
 #include "app/plan_lengths.hpp"
 #include "io/checkpoint.hpp"
 #include "io/output_file.hpp"
+#include "jobs/generation_params.hpp"
 #include "jobs/launch.hpp"
 #include "jobs/measured_times.hpp"
 #include "jobs/plan.hpp"
 #include "jobs/plan_report.hpp"
+#include "model/text/tokenizer_files.hpp"
 
 namespace penstock::app {
 namespace {
@@ -77,6 +79,13 @@ jobs::PlanInput plan_input(const po::variables_map& values,
   return input;
 }
 
+// As a run without options does.
+bool draws_tokens(const io::CheckpointReader& checkpoint, const model::ModelConfig& config) {
+  const auto files = model::from_blobs(checkpoint.header().tokenizer);
+  return jobs::default_params(files.generation_config, {}, config.vocab_size).sampling.temperature >
+         0;
+}
+
 }  // namespace
 
 int plan_command(Invocation& invocation) {
@@ -112,7 +121,8 @@ int plan_command(Invocation& invocation) {
   source.parameters = static_cast<std::uint64_t>(model::parameter_count(input.config));
   const auto measured_on = given<std::string>(values, "measured-on");
   if (is_on(values, "measured") || measured_on) {
-    jobs::MeasuredTimes times = jobs::measured_times(path, input, measured_on.value_or(""));
+    jobs::MeasuredTimes times = jobs::measured_times(path, input, measured_on.value_or(""),
+                                                     draws_tokens(checkpoint, input.config));
     input.measured = std::move(times.parts);
     source.measured = std::move(times.text);
   }

@@ -17,16 +17,18 @@ struct CalibrationStep {
   std::uint32_t rows = 1;
   std::uint32_t position = 0;
   bool sample = true;
+  bool drawn = false;  // at random, not greedily
   model::StepShape shape() const;
 };
 
-// Decoding of 1, 2, 4, ... sequences with little context, of some with much; prompts of several
-// lengths, from their beginning and behind a part that is computed already. All fit the limits.
+// Decoding of few to many sequences with little context, of some with much, and of some whose
+// tokens are drawn at random; prompts of several lengths, from their beginning and behind a part
+// that is computed already. All fit the limits.
 std::vector<CalibrationStep> calibration_steps(std::uint32_t max_rows, std::uint32_t max_sequences,
                                                std::uint32_t context);
 
 // Plans of such steps, for a stage that is the whole of a network. Each sequence has KV blocks of
-// its own, from 0 on.
+// its own, from 0 on, which a second one shares whose tokens are drawn at random.
 class CalibrationPlans {
  public:
   explicit CalibrationPlans(std::span<const CalibrationStep> steps);
@@ -37,8 +39,9 @@ class CalibrationPlans {
   model::StepPlan plan(const CalibrationStep& step, std::int64_t vocab_size);
 
  private:
-  void add(model::StepPlan& plan, std::uint32_t sequence, std::uint32_t position,
-           std::uint32_t rows, bool sample, std::int64_t vocab_size) const;
+  void add(model::StepPlan& plan, std::uint32_t sequence, const CalibrationStep& step,
+           std::int64_t vocab_size) const;
+  std::uint32_t drawn_twin(std::uint32_t sequence) const;
   std::vector<std::uint32_t> tokens_;       // of each sequence
   std::vector<std::uint32_t> first_block_;  // of each sequence
   std::uint32_t kv_blocks_ = 0;

@@ -36,6 +36,8 @@ class GenerateJob {
 
   // The steps that the stages are to be cut for.
   model::StepShape expected_step() const;
+  // Whether tokens are drawn at random where a record does not say.
+  bool draws_tokens() const { return own_.context().defaults.sampling.temperature > 0; }
 
   // Loading may take minutes; users want to see that it moves.
   void loading(std::uint64_t done, std::uint64_t total);

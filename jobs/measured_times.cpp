@@ -22,7 +22,7 @@ std::string listed(const std::vector<std::string>& names) {
 }  // namespace
 
 MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& plan,
-                             const std::string& device) {
+                             const std::string& device, bool drawn) {
   const std::string path = model::calibration_path(checkpoint);
   const model::Calibrations known = model::read_calibrations(path);
   if (known.empty()) {
@@ -45,7 +45,8 @@ MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& pla
     fit.push_back(name);
     if (name.find(device) == std::string::npos) continue;
     chosen.push_back(name);
-    times = {model::measured_cost(calibration.tables),
+    const model::PartTables& tables = calibration.tables;
+    times = {model::measured_cost(drawn ? model::with_drawing(tables) : tables),
              fmt::format("{} ({})", name, calibration.measured)};
   }
   if (chosen.size() == 1) return times;

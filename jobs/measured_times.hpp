@@ -16,8 +16,9 @@ struct MeasuredTimes {
 
 // Of the file beside the checkpoint the one entry for the plan's network, numbers and kind of
 // machine (GPUs or none) whose description, as `text` has it up to the bracket, contains `device`.
+// `drawn`: the answers' tokens are drawn at random, not greedily.
 // Throws UsageError that lists what there is, unless there is exactly one, and io::FileError.
 MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& plan,
-                             const std::string& device);
+                             const std::string& device, bool drawn);
 
 }  // namespace penstock::jobs

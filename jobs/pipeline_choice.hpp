@@ -36,6 +36,7 @@ struct PipelineChoice {
   std::vector<std::int64_t> layers;  // of each stage
   // What the stages are cut for; stage 0's counts. Prompts as long as answers, unless known better.
   model::StepShape step = model::steady_step(64, 256, 256);
+  bool drawn = false;  // answers' tokens are drawn at random, not greedily; stage 0's counts
   std::chrono::seconds watchdog = comm::kDefaultWatchdog;  // for run_stages()
 };
 

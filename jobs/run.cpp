@@ -29,12 +29,15 @@ bool is_complete(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job
 }
 
 // The steps that the stages are to be cut for; the same on all, since replicas are cut alike.
-model::StepShape expected_step(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job) {
+void expect_steps(comm::Endpoint& endpoint, const std::optional<GenerateJob>& job,
+                  PipelineChoice& choice) {
   const model::StepShape mine = job ? job->expected_step() : model::StepShape{};
-  const nlohmann::json text = {mine.rows, mine.sampled, mine.attended, mine.cached};
+  const bool drawn = job && job->draws_tokens();
+  const nlohmann::json text = {mine.rows, mine.sampled, mine.attended, mine.cached, drawn};
   const auto first = nlohmann::json::parse(
       endpoint.all().all_gather(text.dump(), "what steps to expect", endpoint.watchdog)[0]);
-  return {first.at(0), first.at(1), first.at(2), first.at(3)};
+  choice.step = {first.at(0), first.at(1), first.at(2), first.at(3)};
+  choice.drawn = first.at(4);
 }
 
 // Whether starting the same command again may go well: somebody died, or could not be heard.
@@ -157,7 +160,7 @@ int run_one_stage(comm::Endpoint& endpoint, const comm::World& world, const Layo
     if (is_first) job->loading(done, total);
   };
   PipelineChoice choice = options.pipeline;
-  choice.step = expected_step(endpoint, job);
+  expect_steps(endpoint, job, choice);
   StageSetup setup = is_driver ? set_up_stage(endpoint, world, layout, device, choice,
                                               work->take_checkpoint(), loading)
                                : set_up_stage(endpoint, world, layout, device, choice);

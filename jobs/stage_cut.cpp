@@ -80,7 +80,8 @@ Found find(const CutInput& mine, const std::vector<Rank>& ranks) {
                                   model::describe(ranks[i].key), ranks[i].key.numeric_class);
       return found;
     }
-    found.tables.push_back(entry->second.tables);
+    const model::PartTables& tables = entry->second.tables;
+    found.tables.push_back(mine.drawn ? model::with_drawing(tables) : tables);
     measured.insert(entry->second.measured);
   }
   found.source = fmt::format("by measurement ({})", fmt::join(measured, "; "));

@@ -28,6 +28,7 @@ struct CutInput {
   std::vector<std::int64_t> layers;  // of each stage, as the user says; empty: to be found
   std::string calibration;           // the file to look into; empty: none
   model::StepShape step;             // that the slowest stage is to be fast for
+  bool drawn = false;                // its tokens are drawn at random
   std::shared_ptr<const model::PartCost> modelled;  // where nothing was measured
   std::string described;  // the virtual devices that `modelled` is of; else only ratios count
 };

@@ -155,6 +155,7 @@ StageCut cut_stages(comm::Endpoint& endpoint, const StageDevice& device,
     mine.kv_tokens = choice.kv_memory > 0 ? 0 : run.context_limit;
     mine.layers = choice.layers;
     mine.step = choice.step;
+    mine.drawn = choice.drawn;
     mine.modelled = run.parts;
     if (choice.machine) {
       mine.described = choice.machine->text;

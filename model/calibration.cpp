@@ -19,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchema = 1;
+constexpr int kSchema = 2;
 constexpr std::string_view kFormat = "penstock calibration";
 // More than any honest file has.
 constexpr std::uint64_t kMostBytes = 4 << 20;
@@ -136,6 +136,18 @@ TimeTable rising(const std::map<std::uint64_t, std::vector<double>>& times) {
   return table;
 }
 
+// Of all drawn tokens together, since few of one step are lost in what a machine does besides.
+double drawn_seconds(std::span<const PartSample> samples, const TimeTable& greedy) {
+  double seconds = 0;
+  double rows = 0;
+  for (const PartSample& sample : samples) {
+    if (!sample.drawn) continue;
+    seconds += sample.head - greedy.seconds(sample.shape.sampled);
+    rows += static_cast<double>(sample.shape.sampled);
+  }
+  return rows > 0 ? std::max(0.0, seconds / rows) : 0;
+}
+
 // Least squares for seconds = a * attended + c * cached, neither negative.
 class AttentionFit {
  public:
@@ -201,12 +213,18 @@ std::shared_ptr<const PartCost> measured_cost(PartTables tables) {
   return std::make_shared<MeasuredCost>(std::move(tables));
 }
 
+PartTables with_drawing(PartTables tables) {
+  for (auto& [rows, seconds] : tables.head.points) {
+    seconds += tables.drawn_seconds * static_cast<double>(rows);
+  }
+  tables.drawn_seconds = 0;  // is in there
+  return tables;
+}
+
 void to_json(json& j, const PartTables& tables) {
-  j = {{"embedding", tables.embedding.points},
-       {"layer", tables.layer.points},
-       {"head", tables.head.points},
-       {"attended", tables.attended_seconds},
-       {"cached", tables.cached_seconds}};
+  j = {{"embedding", tables.embedding.points}, {"layer", tables.layer.points},
+       {"head", tables.head.points},           {"attended", tables.attended_seconds},
+       {"cached", tables.cached_seconds},      {"drawn", tables.drawn_seconds}};
 }
 
 PartTables tables_from(const json& j) {
@@ -216,6 +234,7 @@ PartTables tables_from(const json& j) {
   tables.head = table_from(j, "head");
   tables.attended_seconds = seconds_in(member(j, "attended"), "attended");
   tables.cached_seconds = seconds_in(member(j, "cached"), "cached");
+  tables.drawn_seconds = seconds_in(member(j, "drawn"), "drawn");
   if (tables.layer.points.front().second <= 0) throw ModelError("a layer takes no time");
   return tables;
 }
@@ -246,8 +265,9 @@ Calibrations parse_calibrations(std::string_view text) {
   }
   if (member(all, "format") != kFormat) throw ModelError("is no penstock calibration");
   if (member(all, "schema") != kSchema) {
-    throw ModelError(fmt::format("has schema {}; this program knows {}",
-                                 io::in_short(all.at("schema")), kSchema));
+    throw ModelError(fmt::format(
+        "has schema {}; this program knows {}: remove it and measure again (bench --calibrate)",
+        io::in_short(all.at("schema")), kSchema));
   }
   const json& entries = member(all, "entries");
   if (!entries.is_array() || entries.size() > kMostEntries) {
@@ -307,11 +327,14 @@ PartTables fit_tables(std::span<const PartSample> samples) {
                             tables.cached_seconds * static_cast<double>(sample.shape.cached);
     rest[sample.shape.rows].push_back(sample.rest);
     layer[sample.shape.rows].push_back(std::max(0.0, sample.layer - attended));
-    if (sample.shape.sampled > 0) head[sample.shape.sampled].push_back(sample.head);
+    if (sample.shape.sampled > 0 && !sample.drawn) {
+      head[sample.shape.sampled].push_back(sample.head);
+    }
   }
   tables.embedding = rising(rest);
   tables.layer = rising(layer);
   tables.head = rising(head);
+  tables.drawn_seconds = drawn_seconds(samples, tables.head);
   return tables;
 }
 

@@ -46,12 +46,15 @@ struct TimeTable {
 struct PartTables {
   TimeTable embedding;          // by rows, with what a step takes whatever its layers
   TimeTable layer;              // by rows, without attention
-  TimeTable head;               // by rows that are sampled
+  TimeTable head;               // by rows that are sampled, greedily
   double attended_seconds = 0;  // of a layer, for each attended position
   double cached_seconds = 0;    // of a layer, for each position read from the cache
+  double drawn_seconds = 0;     // of the head, for each token drawn at random: that much more
   bool operator==(const PartTables&) const = default;
 };
 std::shared_ptr<const PartCost> measured_cost(PartTables tables);
+// For answers whose tokens are drawn at random: the head's table with what that takes.
+PartTables with_drawing(PartTables tables);
 
 void to_json(nlohmann::json& json, const PartTables& tables);
 // Nothing is taken on the text's word: throws ModelError that names what is wrong.
@@ -78,12 +81,14 @@ void write_calibrations(const std::string& path, const Calibrations& calibration
 // A step that was measured on a stage of several layers, and its parts.
 struct PartSample {
   StepShape shape;
-  double rest = 0;   // embedding and all that is neither layer nor head
-  double layer = 0;  // the mean of the stage's layers
-  double head = 0;   // sampling included; of no meaning where nothing is sampled
+  double rest = 0;     // embedding and all that is neither layer nor head
+  double layer = 0;    // the mean of the stage's layers
+  double head = 0;     // sampling included; of no meaning where nothing is sampled
+  bool drawn = false;  // tokens were drawn at random, not greedily
 };
 // Steps of equal numbers of rows and different attention tell what attention takes; the tables are
-// what remains, and do not fall. Needs a sample with rows, and one with sampled rows.
+// what remains, and do not fall. Drawing is told by what the head takes longer for as many rows.
+// Needs a sample with rows, and a greedy one with sampled rows.
 PartTables fit_tables(std::span<const PartSample> samples);
 
 }  // namespace penstock::model

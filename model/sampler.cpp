@@ -9,87 +9,125 @@
 namespace penstock::model {
 namespace {
 
-// NaN compares false with everything, so it never becomes the best.
-std::int32_t argmax(std::span<const float> logits) {
-  std::size_t best = 0;
-  float value = -std::numeric_limits<float>::infinity();
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > value) {
-      value = logits[i];
-      best = i;
-    }
-  }
-  return static_cast<std::int32_t>(best);
-}
+// What weighs less is 0.
+constexpr float kLeastWeight = std::numeric_limits<float>::denorm_min();
 
 bool more_probable(const TokenProbability& a, const TokenProbability& b) {
   return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
 }
 
-double total(const std::vector<TokenProbability>& candidates) {
+double sum_of(const std::vector<TokenProbability>& candidates) {
   double sum = 0;
   for (const TokenProbability& c : candidates) sum += c.probability;
   return sum;
 }
 
-// Sorts the first `count` candidates into place.
-void sort_front(std::vector<TokenProbability>& candidates, std::size_t sorted, std::size_t count) {
-  const auto begin = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
-  const auto middle = candidates.begin() + static_cast<std::ptrdiff_t>(count);
-  std::partial_sort(begin, middle, candidates.end(), more_probable);
+// The most probable: all that weigh so much of the largest, which weighs 1, less and less of it
+// until they are enough. Filters leave few of many, so most ids are passed over a vector at a time.
+template <class Enough>
+void keep_until(std::span<const float> weights, const Enough& enough,
+                std::vector<TokenProbability>& kept) {
+  for (const float least :
+       {0x1p-4f, 0x1p-7f, 0x1p-10f, 0x1p-13f, 0x1p-16f, 0x1p-24f, kLeastWeight}) {
+    kept.clear();
+    append_at_least(weights, least, kept);
+    if (enough()) return;
+  }
 }
 
-// The smallest set of the most probable whose sum reaches top_p. Sorts only as far as it needs to:
-// a vocabulary has 100,000 entries and a nucleus a few hundred.
-void keep_nucleus(std::vector<TokenProbability>& candidates, double top_p) {
-  const double wanted = top_p * total(candidates);
+// The `count` most probable, in no order.
+void keep_top(std::span<const float> weights, std::size_t count,
+              std::vector<TokenProbability>& kept) {
+  keep_until(
+      weights, [&] { return kept.size() >= count; }, kept);
+  if (kept.size() <= count) return;
+  const auto end = kept.begin() + static_cast<std::ptrdiff_t>(count);
+  std::nth_element(kept.begin(), end, kept.end(), more_probable);
+  kept.resize(count);
+}
+
+// Of `kept` the smallest set of the most probable whose sum is `wanted`, sorted. Sorts only as far
+// as it needs to.
+void cut_nucleus(std::vector<TokenProbability>& kept, double wanted) {
   double sum = 0;
   std::size_t sorted = 0;
-  std::size_t kept = 0;
-  while (kept < candidates.size() && (kept == 0 || sum < wanted)) {
-    if (kept == sorted) {
-      const std::size_t next = std::min(candidates.size(), std::max<std::size_t>(64, sorted * 8));
-      sort_front(candidates, sorted, next);
-      sorted = next;
+  std::size_t count = 0;
+  while (count < kept.size() && (count == 0 || sum < wanted)) {
+    if (count == sorted) {
+      const auto begin = kept.begin() + static_cast<std::ptrdiff_t>(sorted);
+      sorted = std::min(kept.size(), std::max<std::size_t>(64, sorted * 4));
+      const auto end = kept.begin() + static_cast<std::ptrdiff_t>(sorted);
+      std::nth_element(begin, end, kept.end(), more_probable);
+      std::sort(begin, end, more_probable);
     }
-    sum += candidates[kept++].probability;
+    sum += kept[count++].probability;
   }
-  candidates.resize(kept);
+  kept.resize(count);
+}
+
+// Ids lie end to end, each as long as its weight: the one at a point. Sums a piece at a time, so
+// that few are looked at one by one.
+std::size_t draw(std::span<const float> weights, double point) {
+  constexpr std::size_t kPiece = 512;
+  for (std::size_t begin = 0; begin < weights.size(); begin += kPiece) {
+    const auto piece = weights.subspan(begin, std::min(kPiece, weights.size() - begin));
+    const double sum = sum_weights(piece);
+    if (point >= sum) {
+      point -= sum;
+      continue;
+    }
+    for (std::size_t i = 0; i < piece.size(); ++i) {
+      point -= piece[i];
+      if (point < 0) return begin + i;
+    }
+  }
+  // Rounding left a rest.
+  std::size_t last = weights.size() - 1;
+  while (last > 0 && weights[last] == 0) --last;
+  return last;
+}
+
+std::int32_t draw(const std::vector<TokenProbability>& kept, double point) {
+  for (const TokenProbability& c : kept) {
+    point -= c.probability;
+    if (point < 0) return c.id;
+  }
+  return kept.back().id;  // rounding left a rest
 }
 
 }  // namespace
 
-void distribution(std::span<const float> logits, const SamplingParams& params,
-                  std::vector<TokenProbability>& out) {
-  const auto largest_id = argmax(logits);
-  const float largest = logits[static_cast<std::size_t>(largest_id)];
-  out.clear();
-  if (!(largest > -std::numeric_limits<float>::infinity()) || std::isinf(largest)) {
-    out.push_back({largest_id, 1.0f});  // nothing finite to choose from, or one infinite logit
+void distribution(std::span<const float> logits, const SamplingParams& params, Distribution& out) {
+  const std::size_t largest_id = argmax(logits);
+  const float largest = logits[largest_id];
+  out.kept.clear();
+  if (!std::isfinite(largest)) {
+    // Nothing finite to choose from, or one infinite logit.
+    out.kept.push_back({static_cast<std::int32_t>(largest_id), 1.0f});
+    out.sum = 1;
     return;
   }
-  out.reserve(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const float p = std::exp((logits[i] - largest) / params.temperature);
-    if (p > 0.0f) out.push_back({static_cast<std::int32_t>(i), p});  // drops NaN too
-  }
-  const bool filtered = params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f;
-  if (!filtered) return;
+  out.weights.resize(logits.size());
+  softmax_weights(logits, largest, params.temperature, out.weights);
+  out.sum = sum_weights(out.weights);
+  if (!params.has_filter()) return;
   if (params.top_k > 0) {
-    const std::size_t kept = std::min(out.size(), static_cast<std::size_t>(params.top_k));
-    sort_front(out, 0, kept);
-    out.resize(kept);
-  }
-  if (params.min_p > 0.0f && params.top_p >= 1.0f) {
-    std::erase_if(out, [&](const TokenProbability& c) { return c.probability < params.min_p; });
+    keep_top(out.weights, static_cast<std::size_t>(params.top_k), out.kept);
+    out.sum = sum_of(out.kept);
+  } else if (params.top_p < 1.0f) {
+    keep_until(
+        out.weights, [&] { return sum_of(out.kept) >= params.top_p * out.sum; }, out.kept);
+  } else {
+    append_at_least(out.weights, params.min_p, out.kept);
   }
   if (params.top_p < 1.0f) {
-    keep_nucleus(out, params.top_p);
-    // The largest is 1 by construction, so min_p needs no scaling.
-    std::erase_if(out, [&](const TokenProbability& c) { return c.probability < params.min_p; });
+    cut_nucleus(out.kept, params.top_p * out.sum);
   } else {
-    std::sort(out.begin(), out.end(), more_probable);
+    std::sort(out.kept.begin(), out.kept.end(), more_probable);
   }
+  // The largest is 1 by construction, so min_p needs no scaling.
+  std::erase_if(out.kept, [&](const TokenProbability& c) { return c.probability < params.min_p; });
+  out.sum = sum_of(out.kept);
 }
 
 Sampler::Sampler(const SamplingParams& params, std::uint64_t record,
@@ -118,22 +156,21 @@ void Sampler::apply_penalties(std::span<float> logits) const {
   }
 }
 
-std::int32_t Sampler::sample(std::span<float> logits) {
-  if (params_.has_penalty()) apply_penalties(logits);
+std::int32_t Sampler::sample(std::span<const float> logits, SamplerScratch& scratch) {
+  if (params_.has_penalty()) {
+    scratch.logits.assign(logits.begin(), logits.end());
+    apply_penalties(scratch.logits);
+    logits = scratch.logits;
+  }
   std::int32_t chosen = 0;
   if (params_.temperature <= 0.0f) {
-    chosen = argmax(logits);
+    chosen = static_cast<std::int32_t>(argmax(logits));
   } else {
-    distribution(logits, params_, candidates_);
-    double left = uniform(params_.seed, record_, 0, position_) * total(candidates_);
-    chosen = candidates_.back().id;  // if rounding leaves a rest
-    for (const TokenProbability& c : candidates_) {
-      left -= c.probability;
-      if (left < 0) {
-        chosen = c.id;
-        break;
-      }
-    }
+    Distribution& from = scratch.distribution;
+    distribution(logits, params_, from);
+    const double point = uniform(params_.seed, record_, 0, position_) * from.sum;
+    chosen = from.kept.empty() ? static_cast<std::int32_t>(draw(from.weights, point))
+                               : draw(from.kept, point);
   }
   ++position_;
   if (params_.has_penalty()) ++generated_[chosen];

@@ -6,6 +6,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "model/ops/logit_row.hpp"
+
 namespace penstock::model {
 
 // How the next token is chosen. Names and meanings are those of transformers and vLLM.
@@ -19,23 +21,34 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   // over the answer
   std::uint64_t seed = 0;
 
+  bool has_filter() const { return top_k > 0 || top_p < 1.0f || min_p > 0.0f; }
   bool has_penalty() const {
     return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
   }
 };
 
-struct TokenProbability {
-  std::int32_t id = 0;
-  float probability = 0;  // up to a common factor
+// What temperature, top-k, top-p and min-p leave of a row of logits.
+struct Distribution {
+  // [vocab], by id, before the filters: probabilities up to a common factor.
+  std::vector<float> weights;
+  // What the filters leave, the most probable first (lowest id on a tie). Empty where none is on:
+  // then all of `weights` counts.
+  std::vector<TokenProbability> kept;
+  double sum = 0;  // of what counts
 };
 
-// What temperature, top-k, top-p and min-p, applied in this order, leave of the logits [vocab]:
-// the most probable first (lowest id on a tie), or in id order when no filter is on. Never empty;
-// NaN counts as minus infinity. Requires temperature > 0 and min_p <= 1. Each filter works on the
-// renormalized outcome of the one before, as the LogitsWarpers of transformers do. The result is
-// in `out`.
-void distribution(std::span<const float> logits, const SamplingParams& params,
-                  std::vector<TokenProbability>& out);
+// Temperature, top-k, top-p and min-p, applied in this order; each filter works on the renormalized
+// outcome of the one before, as the LogitsWarpers of transformers do. At least one id remains; NaN
+// counts as minus infinity. Requires temperature > 0 and min_p <= 1. The result is in `out`.
+void distribution(std::span<const float> logits, const SamplingParams& params, Distribution& out);
+
+// What sampling a row needs, whichever sequence it is of: kept for its memory. Of one thread.
+struct SamplerScratch {
+  std::vector<float> logits;  // [vocab], with penalties
+  Distribution distribution;
+};
+// What it may grow to for each entry of the vocabulary.
+constexpr std::size_t kSamplerScratchBytes = 2 * sizeof(float) + 2 * sizeof(TokenProbability);
 
 // One sequence's sampling: its parameters and the token counts the penalties need.
 class Sampler {
@@ -45,8 +58,8 @@ class Sampler {
   Sampler(const SamplingParams& params, std::uint64_t record, std::span<const std::int32_t> tokens,
           std::size_t prompt_tokens);
 
-  // Chooses the next token from logits [vocab] and counts it. `logits` is changed by penalties.
-  std::int32_t sample(std::span<float> logits);
+  // Chooses the next token from logits [vocab] and counts it.
+  std::int32_t sample(std::span<const float> logits, SamplerScratch& scratch);
 
  private:
   void apply_penalties(std::span<float> logits) const;
@@ -57,7 +70,6 @@ class Sampler {
   // How often each token of prompt and answer was generated (0: in the prompt only). Kept only when
   // a penalty is on.
   std::unordered_map<std::int32_t, std::uint32_t> generated_;
-  std::vector<TokenProbability> candidates_;  // kept for its memory
 };
 
 }  // namespace penstock::model

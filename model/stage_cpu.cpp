@@ -198,8 +198,9 @@ void CpuStage::check_memory(const std::string& path, const WeightLoader& loader,
   for (const Room& room : rooms) {
     (room.buffer == &logits_ ? logits : activations) += room.bytes();
   }
-  // Each thread that samples has a copy of a row.
-  if (range_.last) logits += size(config_.vocab_size) * sizeof(float) * size(device_.threads);
+  // Each thread that samples has its own scratch.
+  if (range_.last)
+    logits += size(config_.vocab_size) * kSamplerScratchBytes * size(device_.threads);
   // A product's weight is there twice while it is packed, or as it is stored while it is converted;
   // activations come later.
   const std::uint64_t weights = loader.resident_bytes();

@@ -11,9 +11,7 @@
 namespace penstock::model {
 
 StageSamplers::StageSamplers(std::size_t vocab_size, int threads)
-    : vocab_size_(vocab_size),
-      threads_(threads),
-      scratch_(static_cast<std::size_t>(threads), std::vector<float>(vocab_size)) {}
+    : vocab_size_(vocab_size), threads_(threads), scratch_(static_cast<std::size_t>(threads)) {}
 
 void StageSamplers::update(const StepPlan& plan) {
   for (const std::uint32_t sequence : plan.retired) samplers_.erase(sequence);
@@ -53,10 +51,8 @@ void StageSamplers::sample(const StepPlan& plan, std::span<const float> logits,
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     try {
       const auto index = static_cast<std::size_t>(i);
-      std::vector<float>& row = scratch_[static_cast<std::size_t>(omp_get_thread_num())];
-      std::copy_n(logits.begin() + i * static_cast<std::ptrdiff_t>(vocab_size_), vocab_size_,
-                  row.begin());
-      ids[index] = chosen_[index]->sample(row);
+      ids[index] = chosen_[index]->sample(logits.subspan(index * vocab_size_, vocab_size_),
+                                          scratch_[static_cast<std::size_t>(omp_get_thread_num())]);
     } catch (...) {
 #pragma omp critical(penstock_sample_failure)
       failure = std::current_exception();

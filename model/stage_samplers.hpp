@@ -29,7 +29,7 @@ class StageSamplers {
   int threads_;
   std::unordered_map<std::uint32_t, Sampler> samplers_;
   std::vector<Sampler*> chosen_;
-  std::vector<std::vector<float>> scratch_;  // a row of logits for each thread
+  std::vector<SamplerScratch> scratch_;  // of each thread
 };
 
 }  // namespace penstock::model

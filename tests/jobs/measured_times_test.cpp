@@ -27,6 +27,7 @@ class MeasuredTimesTest : public testing::Test {
     tables.embedding.points = {{1, 0}};
     tables.layer.points = {{1, layer_seconds}};
     tables.head.points = {{1, 0}};
+    tables.drawn_seconds = 2;
     known_[{device, "class", threads_, sharers, "bf16", kv_dtype, network}] = {tables, "yesterday"};
     model::write_calibrations(checkpoint_ + ".calibration.json", known_);
   }
@@ -34,7 +35,7 @@ class MeasuredTimesTest : public testing::Test {
     PlanInput plan;
     plan.config = tests::llama_8b();
     plan.machine.gpus = plan_for_gpus_;
-    return measured_times(checkpoint_, plan, device);
+    return measured_times(checkpoint_, plan, device, drawn_);
   }
   void expect_refused(const std::string& device, const testing::Matcher<std::string>& words) const {
     EXPECT_THAT([&] { find(device); }, ThrowsMessage<UsageError>(words)) << device;
@@ -45,6 +46,7 @@ class MeasuredTimesTest : public testing::Test {
   model::Calibrations known_;
   int threads_ = 8;  // of what is known; 0: a GPU
   bool plan_for_gpus_ = false;
+  bool drawn_ = false;
 };
 
 TEST_F(MeasuredTimesTest, TheOnlyOneForThePlansNumbers) {
@@ -56,6 +58,13 @@ TEST_F(MeasuredTimesTest, TheOnlyOneForThePlansNumbers) {
   EXPECT_EQ(times.text, "CPU, 8 threads, 2 ranks a node, bf16, KV bf16, class (yesterday)");
   expect_refused("GPU", AllOf(HasSubstr("--measured-on GPU: "),
                               HasSubstr("has only: CPU, 8 threads"), Not(HasSubstr("f32"))));
+}
+
+TEST_F(MeasuredTimesTest, WithWhatDrawingTakesWhereAnswersAreDrawn) {
+  know("CPU", 2, 0.5);
+  EXPECT_DOUBLE_EQ(find("").parts->head({1, 1, 0, 0}), 0);
+  drawn_ = true;
+  EXPECT_DOUBLE_EQ(find("").parts->head({1, 1, 0, 0}), 2);
 }
 
 TEST_F(MeasuredTimesTest, OfSeveralOneIsNamed) {

@@ -112,6 +112,19 @@ TEST_F(StageCutTest, ByWhatWasMeasuredOnEachKind) {
   }
 }
 
+// A layer of 1 ms, the head 3 ms; a token that is drawn 0.25 ms more, and 16 rows are sampled.
+TEST_F(StageCutTest, DrawingTokensIsWorkOfTheLastStage) {
+  model::PartTables measured = tables(0.001, 0.003);
+  measured.head.points = {{1, 0.003}, {16, 0.003}};
+  measured.drawn_seconds = 0.00025;
+  model::write_calibrations(path_, {{machine("A"), {measured, "Monday"}}});
+  const auto cuts = cut({"A", "A"}, [](int member, CutInput& mine) { mine.drawn = member == 0; });
+  for (const StageCut& each : cuts) {
+    EXPECT_THAT(layers(each), ElementsAre(9, 3));  // 9 and 3 + 3 + 4, or 10 and 9
+    EXPECT_THAT(format_predicted(each), ElementsAre("9.0 ms", "10.0 ms"));
+  }
+}
+
 TEST_F(StageCutTest, AMachineThatWasNotMeasuredIsNamedAndNothingIsUsed) {
   model::write_calibrations(path_, {{machine("A"), {tables(0.001, 0.1), "Monday"}}});
   for (const StageCut& each : cut({"A", "D"})) {

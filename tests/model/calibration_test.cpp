@@ -24,6 +24,7 @@ PartTables tables() {
   t.head.points = {{2, 100}, {4, 200}};
   t.attended_seconds = 0.25;
   t.cached_seconds = 0.125;
+  t.drawn_seconds = 0.0625;
   return t;
 }
 
@@ -53,6 +54,13 @@ TEST(MeasuredCost, EachPartByHand) {
   EXPECT_DOUBLE_EQ(last.seconds({1, 0, 0, 0}), 0.5 + 2 * 10) << "the head is left out";
 }
 
+TEST(MeasuredCost, DrawingTakesTimeForEachToken) {
+  const StepCost last(measured_cost(with_drawing(tables())), {3, 5, false, true});
+  EXPECT_DOUBLE_EQ(last.seconds({1, 3, 0, 0}), 0.5 + 2 * 10 + 150 + 3 * 0.0625);
+  EXPECT_DOUBLE_EQ(last.seconds({1, 10, 0, 0}), 0.5 + 2 * 10 + 500 + 10 * 0.0625);
+  EXPECT_DOUBLE_EQ(last.seconds({1, 0, 0, 0}), 0.5 + 2 * 10);
+}
+
 // Samples of a machine whose parts are known: 1 + rows / 8 for a layer, 3 for each attended
 // position, 5 for each that is read.
 TEST(FitTables, FindsWhatTheMachineDoes) {
@@ -78,6 +86,21 @@ TEST(FitTables, FindsWhatTheMachineDoes) {
   EXPECT_EQ(fit.head.points,
             (std::vector<std::pair<std::uint64_t, double>>{{1, 11}, {8, 18}, {32, 42}}));
   EXPECT_EQ(fit.embedding.points.back(), (std::pair<std::uint64_t, double>{128, 130}));
+}
+
+// The head takes 1 for each greedy row; drawn ones 0.5 more each, a step's disturbances apart.
+TEST(FitTables, DrawingIsWhatTheHeadTakesLonger) {
+  std::vector<PartSample> samples = {{{8, 8, 256, 256}, 0, 1, 8},
+                                     {{32, 32, 1024, 1024}, 0, 1, 32},
+                                     {{8, 8, 256, 256}, 0, 1, 11, true},
+                                     {{32, 32, 1024, 1024}, 0, 1, 49, true}};
+  EXPECT_DOUBLE_EQ(fit_tables(samples).drawn_seconds, 0.5);
+  EXPECT_EQ(fit_tables(samples).head.points,
+            (std::vector<std::pair<std::uint64_t, double>>{{8, 8}, {32, 32}}));
+  samples[2].head = samples[3].head = 0;
+  EXPECT_EQ(fit_tables(samples).drawn_seconds, 0);
+  samples.resize(2);
+  EXPECT_EQ(fit_tables(samples).drawn_seconds, 0);
 }
 
 // Decoding behind 480 more positions takes less than 65,536 attended ones say it should: reading
@@ -125,6 +148,7 @@ TEST(Calibrations, SeveralMachinesInOneFile) {
   EXPECT_EQ(read.at(key()).tables.layer.points, tables().layer.points);
   EXPECT_EQ(read.at(key()).tables.attended_seconds, 0.25);
   EXPECT_EQ(read.at(key()).tables.cached_seconds, 0.125);
+  EXPECT_EQ(read.at(key()).tables.drawn_seconds, 0.0625);
   EXPECT_EQ(read.at(other).tables.head.points, all[other].tables.head.points);
 }
 
@@ -168,7 +192,7 @@ TEST(Calibrations, HostileTextIsNamed) {
   };
   EXPECT_EQ(parse_calibrations(good.dump()).size(), 1u);
   expect("/format", "penstock", "no penstock calibration");
-  expect("/schema", 2, "schema 2");
+  expect("/schema", 1, "schema 1; this program knows 2: remove it");
   expect("/entries", 5, "entries");
   expect("/entries/0", json::array(), "entry 0: is a list");
   expect("/entries/0/device", 5, "device is an integer");
@@ -191,6 +215,7 @@ TEST(Calibrations, HostileTextIsNamed) {
   expect("/entries/0/seconds/layer/1", json{11, 9.0}, "does not rise at 11 rows");
   expect("/entries/0/seconds/attended", -1, "attended has -1");
   expect("/entries/0/seconds/cached", nullptr, "cached has null");
+  expect("/entries/0/seconds/drawn", 4000, "drawn has 4000");
   json less = good;
   less["entries"][0]["seconds"].erase("head");
   EXPECT_THAT([&] { parse_calibrations(less.dump()); },

@@ -3,12 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 
 #include "model/random.hpp"
 
@@ -60,9 +63,17 @@ SamplingParams params_of(const json& entry) {
 
 std::vector<TokenProbability> distribution_of(const std::vector<float>& logits,
                                               const SamplingParams& params) {
-  std::vector<TokenProbability> out = {{7, 7.0f}};  // what a call before may have left
+  Distribution out{{5.0f, 5.0f}, {{7, 7.0f}}, 9};  // what a call before may have left
   distribution(logits, params, out);
-  return out;
+  if (out.kept.empty()) {
+    for (std::size_t i = 0; i < out.weights.size(); ++i) {
+      if (out.weights[i] > 0) out.kept.push_back({static_cast<std::int32_t>(i), out.weights[i]});
+    }
+  }
+  double sum = 0;
+  for (const TokenProbability& c : out.kept) sum += c.probability;
+  EXPECT_NEAR(out.sum, sum, 1e-12 * sum);
+  return out.kept;
 }
 
 std::vector<std::int32_t> ids_of(const std::vector<float>& logits, const SamplingParams& params) {
@@ -197,14 +208,70 @@ TEST(Distribution, IsNeverEmpty) {
   }
 }
 
+// A vocabulary as large as real ones, of which the filters look at a part; ranked here as a whole.
+TEST(Distribution, FiltersOfALargeVocabularyKeepWhatAFullSortKeeps) {
+  const std::vector<float> logits = formula_logits(77, 50'001, 12);
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  std::vector<std::int32_t> ranked(logits.size());
+  std::iota(ranked.begin(), ranked.end(), 0);
+  std::stable_sort(ranked.begin(), ranked.end(), [&](std::int32_t a, std::int32_t b) {
+    return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+  });
+  const auto weight = [&](std::int32_t id) {
+    return std::exp(logits[static_cast<std::size_t>(id)] - largest);
+  };
+  double sum = 0;
+  for (const std::int32_t id : ranked) sum += weight(id);
+  const auto nucleus = [&](double share) {
+    double reached = 0;
+    std::size_t count = 0;
+    while (reached < share * sum) reached += weight(ranked[count++]);
+    return count;
+  };
+  // Neighbours whose weights round alike may change places.
+  const auto expect_first = [&](const SamplingParams& p, std::size_t count) {
+    SCOPED_TRACE(count);
+    const auto found = distribution_of(logits, p);
+    ASSERT_EQ(found.size(), count);
+    std::set<std::int32_t> ids;
+    for (std::size_t i = 0; i < count; ++i) {
+      EXPECT_NEAR(found[i].probability, weight(ranked[i]), 3e-6 * weight(ranked[i]));
+      EXPECT_NEAR(found[i].probability, weight(found[i].id), 3e-6 * weight(found[i].id));
+      ids.insert(found[i].id);
+    }
+    EXPECT_EQ(ids.size(), count);
+  };
+  for (const std::int32_t top_k : {1, 50, 1024, 3000, 50'000, 60'000}) {
+    SamplingParams p = at_temperature(1);
+    p.top_k = top_k;
+    expect_first(p, std::min<std::size_t>(static_cast<std::size_t>(top_k), logits.size()));
+  }
+  for (const float top_p : {0.01f, 0.5f, 0.95f, 0.9999f}) {
+    SamplingParams p = at_temperature(1);
+    p.top_p = top_p;
+    expect_first(p, nucleus(double{top_p}));
+  }
+  SamplingParams p = at_temperature(1);
+  p.min_p = 0.01f;
+  const auto least = std::find_if(ranked.begin(), ranked.end(),
+                                  [&](std::int32_t id) { return weight(id) < 0.01; });
+  expect_first(p, static_cast<std::size_t>(least - ranked.begin()));
+}
+
 // ---- penalties
 
+std::int32_t next(Sampler& sampler, const std::vector<float>& logits) {
+  SamplerScratch scratch;
+  return sampler.sample(logits, scratch);
+}
+
 // What the penalties make of the logits. `tokens`: prompt, then answer.
-std::vector<float> penalized(std::vector<float> logits, const SamplingParams& params,
+std::vector<float> penalized(const std::vector<float>& logits, const SamplingParams& params,
                              const std::vector<std::int32_t>& tokens, std::size_t prompt_tokens) {
   Sampler sampler(params, 0, tokens, prompt_tokens);
-  sampler.sample(logits);
-  return logits;
+  SamplerScratch scratch;
+  sampler.sample(logits, scratch);
+  return scratch.logits;
 }
 
 TEST(Penalties, RepetitionIsThatOfTransformers) {
@@ -257,7 +324,7 @@ TEST(Penalties, CountWhatIsSampled) {
   std::vector<std::int32_t> chosen;
   for (int i = 0; i < 6; ++i) {
     std::vector<float> logits = {0, 2.5f, 1.75f};
-    chosen.push_back(sampler.sample(logits));
+    chosen.push_back(next(sampler, logits));
   }
   // 1 falls to 1.5, 2 to 0.75, 1 to 0.5, 2 to -0.25, 1 to -0.5; then 0 is the best.
   EXPECT_THAT(chosen, ElementsAre(1, 2, 1, 2, 1, 0));
@@ -275,9 +342,10 @@ TEST(Penalties, LeaveHopelessLogitsHopeless) {
   p.presence_penalty = -2;
   std::vector<float> logits = {-kInfinity, kNaN, -3};
   Sampler sampler(p, 0, std::vector<std::int32_t>{0, 1}, 0);
-  EXPECT_EQ(sampler.sample(logits), 2);
-  EXPECT_EQ(logits[0], -kInfinity);
-  EXPECT_TRUE(std::isnan(logits[1]));
+  SamplerScratch scratch;
+  EXPECT_EQ(sampler.sample(logits, scratch), 2);
+  EXPECT_EQ(scratch.logits[0], -kInfinity);
+  EXPECT_TRUE(std::isnan(scratch.logits[1]));
 }
 
 // ---- drawing
@@ -285,7 +353,7 @@ TEST(Penalties, LeaveHopelessLogitsHopeless) {
 std::int32_t draw(const SamplingParams& params, std::uint64_t record, std::size_t position,
                   std::vector<float> logits) {
   Sampler sampler(params, record, std::vector<std::int32_t>(position), 0);
-  return sampler.sample(logits);
+  return next(sampler, logits);
 }
 
 TEST(Greedy, TakesTheLargestAndTheLowestIdOnATie) {
@@ -327,7 +395,7 @@ TEST(Draws, HaveTheirProbabilitiesOverRecordsPositionsAndSeeds) {
   Sampler sequence(p, 17, {}, 0);
   for (std::uint32_t i = 0; i < kDraws; ++i) {
     ++by_record[draw(p, i, 0, logits)];
-    ++by_position[sequence.sample(logits)];
+    ++by_position[next(sequence, logits)];
     SamplingParams other = p;
     other.seed = i;
     ++by_seed[draw(other, 17, 3, logits)];
@@ -389,7 +457,7 @@ TEST(Draws, TakeTheNumberOfTheAnswersPosition) {
       for (std::uint32_t i = 0; i < 3; ++i) {
         std::vector<float> logits(1000, 2.0f);
         const auto position = static_cast<std::uint32_t>(6 - prompt_tokens) + i;
-        EXPECT_EQ(sampler.sample(logits),
+        EXPECT_EQ(next(sampler, logits),
                   static_cast<std::int32_t>(uniform(5, record, 0, position) * 1000));
       }
     }
@@ -404,11 +472,9 @@ TEST(Draws, DoNotDependOnEarlierLogits) {
   std::vector<float> sharp(100, -50.0f);
   sharp[3] = 50;
   std::vector<float> even(100, 0.0f);
-  after_greed.sample(sharp);
-  after_even.sample(even);
-  std::vector<float> one = logits;
-  std::vector<float> two = logits;
-  EXPECT_EQ(after_greed.sample(one), after_even.sample(two));
+  next(after_greed, sharp);
+  next(after_even, even);
+  EXPECT_EQ(next(after_greed, logits), next(after_even, logits));
 }
 
 // A sequence that was evicted gets its sampler anew from its tokens.
@@ -434,7 +500,7 @@ TEST(Sampler, RebuiltFromItsTokensGoesOnIdentically) {
       while (tokens.size() < prompt.size() + kLength) {
         std::vector<float> logits =
             formula_logits(static_cast<std::uint32_t>(tokens.size()) % 5, kVocab, 2);
-        tokens.push_back(sampler.sample(logits));
+        tokens.push_back(next(sampler, logits));
       }
       return tokens;
     };

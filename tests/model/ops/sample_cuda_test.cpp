@@ -119,9 +119,9 @@ std::vector<std::vector<std::int32_t>> want(const std::vector<Case>& cases, int 
   for (const Case& c : cases) {
     Sampler sampler(c.params, c.record, c.tokens, c.prompt_tokens);
     std::vector<std::int32_t> ids;
+    SamplerScratch scratch;
     for (int step = 0; step < steps; ++step) {
-      std::vector<float> logits = c.logits;
-      ids.push_back(sampler.sample(logits));
+      ids.push_back(sampler.sample(c.logits, scratch));
     }
     all.push_back(ids);
   }

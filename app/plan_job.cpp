@@ -1,7 +1,6 @@
 #include "app/plan_job.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <utility>
@@ -30,23 +29,9 @@ std::string scripts_folder(const po::variables_map& values) {
   return fs::canonical(folder).string();
 }
 
-// "8,10,10,4"
-std::string layers_of(const jobs::PlanRow& row) {
-  std::vector<std::int64_t> layers;
-  for (const jobs::RankMemory& rank : row.size.ranks) layers.push_back(rank.layers.layers());
-  return fmt::format("{}", fmt::join(layers, ","));
-}
-
 // The options that the job is to have as the plan has them.
 std::vector<std::string> run_arguments(const po::variables_map& values, const jobs::PlanRow& row) {
-  std::vector<std::string> arguments = {"--stages", std::to_string(row.stages())};
-  if (row.replicas > 1) {
-    arguments.insert(arguments.end(), {"--replicas", std::to_string(row.replicas)});
-  }
-  // A run without them would choose for itself, by other rules.
-  if (row.stages() > 1) arguments.insert(arguments.end(), {"--layers", layers_of(row)});
-  arguments.insert(arguments.end(),
-                   {"--max-step-tokens", std::to_string(row.size.max_step_tokens)});
+  std::vector<std::string> arguments = jobs::layout_arguments(row);
   if (values.count("input") == 0 && values.count("max-tokens") == 0) {  // the lengths were given
     arguments.insert(arguments.end(),
                      {"--max-tokens", std::to_string(count_option(values, "generate"))});

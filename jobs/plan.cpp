@@ -1,6 +1,7 @@
 #include "jobs/plan.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -217,6 +218,21 @@ Plan make_plan(const PlanInput& input, int threads) {
   plan.best = best_row(plan.rows);
   plan.turning = turning_point(plan.rows);
   return plan;
+}
+
+std::vector<std::string> layout_arguments(const PlanRow& row) {
+  std::vector<std::string> arguments = {"--stages", std::to_string(row.stages())};
+  if (row.replicas > 1) {
+    arguments.insert(arguments.end(), {"--replicas", std::to_string(row.replicas)});
+  }
+  if (row.stages() > 1) {
+    std::vector<std::int64_t> layers;
+    for (const RankMemory& rank : row.size.ranks) layers.push_back(rank.layers.layers());
+    arguments.insert(arguments.end(), {"--layers", fmt::format("{}", fmt::join(layers, ","))});
+  }
+  arguments.insert(arguments.end(),
+                   {"--max-step-tokens", std::to_string(row.size.max_step_tokens)});
+  return arguments;
 }
 
 }  // namespace penstock::jobs

@@ -61,6 +61,10 @@ struct Plan {
 // Throws UsageError where nothing fits, and what replay() throws. `threads` replay at a time.
 Plan make_plan(const PlanInput& input, int threads);
 
+// The options by which a run has the row's layout: without them it would choose for itself, by
+// other rules.
+std::vector<std::string> layout_arguments(const PlanRow& row);
+
 // What devices do less for in `worse` than in `better`: of the factors whose product is a device's
 // speed, the one that differs most.
 Loss main_loss(const PlanRow& better, const PlanRow& worse);

@@ -124,9 +124,10 @@ TEST_F(PlanTest, TimesByMeasurement) {
                   {"layer", {{1, layer}}},
                   {"head", {{1, 0.01}}},
                   {"attended", 0},
-                  {"cached", 0}}}};
+                  {"cached", 0},
+                  {"drawn", 1.0}}}};
   };
-  json file = {{"format", "penstock calibration"}, {"schema", 1}, {"entries", {entry(2, 0.001)}}};
+  json file = {{"format", "penstock calibration"}, {"schema", 2}, {"entries", {entry(2, 0.001)}}};
   workplace_.write("model.h5.calibration.json", file.dump());
   // A step for the prompt, which gives the first token, and 19 more: each 32 layers and the head.
   const json measured = json::parse(plan(one + Arguments{"--measured", "--json"}).out);

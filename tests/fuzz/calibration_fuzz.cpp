@@ -14,10 +14,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string text = calibration_text(read);
     if (calibration_text(parse_calibrations(text)) != text) std::abort();
     for (const auto& [key, calibration] : read) {
-      const StepCost cost(measured_cost(calibration.tables), {0, 2, true, true});
-      for (const std::uint64_t n : {0, 1, 7, 512, 1 << 20}) {
-        const double seconds = cost.seconds({n, n, n, n});
-        if (!std::isfinite(seconds) || !(seconds > 0)) std::abort();
+      for (const PartTables& tables : {calibration.tables, with_drawing(calibration.tables)}) {
+        const StepCost cost(measured_cost(tables), {0, 2, true, true});
+        for (const std::uint64_t n : {0, 1, 7, 512, 1 << 20}) {
+          const double seconds = cost.seconds({n, n, n, n});
+          if (!std::isfinite(seconds) || !(seconds > 0)) std::abort();
+        }
       }
     }
   } catch (const ModelError&) {

@@ -254,6 +254,17 @@ TEST(Plan, TheFactorThatDiffersMostIsTheReason) {
   EXPECT_EQ(main_loss(better, worse), Loss::kv_memory);
 }
 
+TEST(Plan, ARunIsToldTheLayout) {
+  PlanRow row;
+  row.size.max_step_tokens = 2048;
+  row.size.ranks = {{{0, 2, true, true}}};
+  EXPECT_THAT(layout_arguments(row), ElementsAre("--stages", "1", "--max-step-tokens", "2048"));
+  row.replicas = 3;
+  row.size.ranks = {{{0, 2, true, false}}, {{2, 3, false, true}}};
+  EXPECT_THAT(layout_arguments(row), ElementsAre("--stages", "2", "--replicas", "3", "--layers",
+                                                 "2,1", "--max-step-tokens", "2048"));
+}
+
 TEST(DrawRecords, EachAsOftenAsTheOthers) {
   std::vector<ReplayRecord> lengths;
   for (std::uint32_t i = 1; i <= 10; ++i) lengths.push_back({i, 1, 1});

@@ -32,7 +32,8 @@ void add_options(OptionParser& parser) {
           "h100-sxm,nvlink:8,ndr or a file.json (memory is reckoned as a GPU's)");
   machine("measured", flag(),
           "steps take what bench --calibrate measured (CKPT.calibration.json), not what --machine "
-          "says, which is for memory and links then");
+          "says, which is for memory and links then; tokens are greedy or drawn as the checkpoint "
+          "has it");
   machine("measured-on", po::value<std::string>()->value_name("TEXT"),
           "the same, of the machine whose description contains TEXT");
   machine("devices", po::value<std::string>()->value_name("N"),

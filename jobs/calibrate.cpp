@@ -302,13 +302,14 @@ std::string format_tables(const model::CalibrationKey& key, const Kind& kind,
                         1e3 * tables.embedding.seconds(rows), 1e3 * layer,
                         sampled ? fmt::format("{:.3f}", 1e3 * tables.head.seconds(rows)) : "");
   }
-  return text + fmt::format(
-                    "attention, of a layer: {:.3g} ms for 1,000 positions that are "
-                    "attended to, {:.3g} for 1,000 that are read\n"
-                    "the head's tokens are the most probable; drawn at random (temperature 0.8, "
-                    "top-p 0.95) each takes {:.3f} ms more\n\n",
-                    1e6 * tables.attended_seconds, 1e6 * tables.cached_seconds,
-                    1e3 * tables.drawn_seconds);
+  const auto& [drawn, seconds] = tables.drawn.points.back();
+  return text +
+         fmt::format(
+             "attention, of a layer: {:.3g} ms for 1,000 positions that are attended to, {:.3g} "
+             "for "
+             "1,000 that are read\nthe head samples greedily; to draw {} tokens at random takes it "
+             "{:.3f} ms more\n\n",
+             1e6 * tables.attended_seconds, 1e6 * tables.cached_seconds, drawn, 1e3 * seconds);
 }
 
 // Keeps what the file has of other machines.

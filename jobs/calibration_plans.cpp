@@ -10,17 +10,21 @@ constexpr std::uint32_t kShortContext = 31;
 constexpr std::uint32_t kLongContext = 511;
 // Of the steps whose attention is compared.
 constexpr std::uint32_t kComparedSequences[] = {8, 32};
-// How tokens are drawn: as is usual.
-constexpr float kTemperature = 0.8f;
+// Of the steps whose tokens are drawn at random, with a usual filter. How long that takes depends
+// on how many tokens are likely: few where a text has sense, but most of them where the tokens mean
+// nothing, as here. So cold that few are likely, whatever the logits.
+constexpr std::uint32_t kDrawnSequences[] = {1, 8, 32, 128, 256};
+constexpr float kTemperature = 0.05f;
 constexpr float kTopP = 0.95f;
 
 std::uint32_t blocks_for(std::uint32_t tokens) {
   return (tokens + model::kKvBlockTokens - 1) / model::kKvBlockTokens;
 }
 
-// Products are computed for so many rows at a time, more where there are many, and take as long for
-// one row too many as for all of the next lot. So the first and the last number of each lot: a
-// quarter of the power of two that it is below, as that of the CPU's products is, or a part of it.
+// Products are computed for lots of rows, larger ones where there are many, and take as long for
+// one row too many as for all of the next lot. So the first and the last number of each lot:
+// between a power of two and the next a quarter of it, the CPU's products' and GPU graphs' lots or
+// a part of them.
 std::vector<std::uint32_t> stairs(std::uint32_t most) {
   std::vector<std::uint32_t> rows;
   for (std::uint32_t n = 1; n <= std::min(8u, most); ++n) rows.push_back(n);
@@ -51,9 +55,10 @@ std::vector<CalibrationStep> calibration_steps(std::uint32_t max_rows, std::uint
   const std::uint32_t much = std::min(kLongContext, context - 1);
   for (const std::uint32_t n : stairs(most)) steps.push_back({n, 1, little});
   for (const std::uint32_t n : kComparedSequences) {
-    if (n > most) continue;
-    if (much > little) steps.push_back({n, 1, much});
-    steps.push_back({n, 1, little, true, true});
+    if (n <= most && much > little) steps.push_back({n, 1, much});
+  }
+  for (const std::uint32_t n : kDrawnSequences) {
+    if (n <= most) steps.push_back({n, 1, little, true, true});
   }
   for (std::uint32_t r = 128; r <= std::min(max_rows, context); r *= 2) {
     steps.push_back({1, r, 0});

@@ -47,7 +47,8 @@ MeasuredTimes measured_times(const std::string& checkpoint, const PlanInput& pla
     chosen.push_back(name);
     const model::PartTables& tables = calibration.tables;
     times = {model::measured_cost(drawn ? model::with_drawing(tables) : tables),
-             fmt::format("{} ({})", name, calibration.measured)};
+             fmt::format("{} ({}), {}", name, calibration.measured,
+                         drawn ? "tokens drawn at random" : "greedy answers")};
   }
   if (chosen.size() == 1) return times;
   if (fit.empty()) {

@@ -11,7 +11,8 @@ namespace penstock::jobs {
 
 struct MeasuredTimes {
   std::shared_ptr<const model::PartCost> parts;
-  std::string text;  // "AMD EPYC …, 8 threads, 2 ranks a node, bf16, KV bf16, … (2026-11-23, …)"
+  // "AMD EPYC …, 8 threads, 2 ranks a node, bf16, KV bf16, … (2026-11-23, …), greedy answers"
+  std::string text;
 };
 
 // Of the file beside the checkpoint the one entry for the plan's network, numbers and kind of

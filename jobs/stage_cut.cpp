@@ -80,16 +80,16 @@ Found find(const CutInput& mine, const std::vector<Rank>& ranks) {
                                   model::describe(ranks[i].key), ranks[i].key.numeric_class);
       return found;
     }
-    const model::PartTables& tables = entry->second.tables;
-    found.tables.push_back(mine.drawn ? model::with_drawing(tables) : tables);
+    found.tables.push_back(entry->second.tables);
     measured.insert(entry->second.measured);
   }
   found.source = fmt::format("by measurement ({})", fmt::join(measured, "; "));
   return found;
 }
 
+// `drawn`: tokens are drawn at random.
 std::vector<std::shared_ptr<const model::PartCost>> parts_of(
-    std::size_t stages, const std::vector<model::PartTables>& tables,
+    std::size_t stages, const std::vector<model::PartTables>& tables, bool drawn,
     const std::shared_ptr<const model::PartCost>& modelled) {
   std::vector<std::shared_ptr<const model::PartCost>> parts;
   for (std::size_t i = 0; i < stages; ++i) {
@@ -98,7 +98,7 @@ std::vector<std::shared_ptr<const model::PartCost>> parts_of(
     } else if (i > 0 && tables[i] == tables[i - 1]) {
       parts.push_back(parts.back());
     } else {
-      parts.push_back(model::measured_cost(tables[i]));
+      parts.push_back(model::measured_cost(drawn ? model::with_drawing(tables[i]) : tables[i]));
     }
   }
   return parts;
@@ -109,7 +109,7 @@ std::vector<model::StageRange> cut(const CutInput& mine, const std::vector<Rank>
   if (!mine.layers.empty()) {
     return model::stages_of(mine.config, static_cast<int>(ranks.size()), mine.layers);
   }
-  const auto parts = parts_of(ranks.size(), tables, mine.modelled);
+  const auto parts = parts_of(ranks.size(), tables, mine.drawn, mine.modelled);
   std::vector<model::StageRank> bring;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     bring.push_back({model::part_seconds(*parts[i], mine.step), ranks[i].memory_bytes});
@@ -153,6 +153,7 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine) {
     of_stage_0 = {
         {"layers", layers},
         {"tables", found.tables},
+        {"drawn", mine.drawn},
         {"source", mine.layers.empty() ? found.source : "by --layers"},
         {"warnings", found.warnings},
         {"step", {mine.step.rows, mine.step.sampled, mine.step.attended, mine.step.cached}}};
@@ -166,7 +167,7 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine) {
                                    agreed.at("layers").get<std::vector<std::int64_t>>());
   std::vector<model::PartTables> tables;
   for (const json& each : agreed.at("tables")) tables.push_back(model::tables_from(each));
-  const auto parts = parts_of(ranks.size(), tables, mine.modelled);
+  const auto parts = parts_of(ranks.size(), tables, agreed.at("drawn"), mine.modelled);
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     result.costs.emplace_back(parts[i], result.ranges[i]);
   }

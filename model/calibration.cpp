@@ -123,29 +123,34 @@ std::pair<CalibrationKey, Calibration> entry_from(const json& entry) {
   return {key, {tables_from(member(entry, "seconds")), text_member(entry, "measured")}};
 }
 
-// The mean of what was measured at each number of rows, made to rise.
-TimeTable rising(const std::map<std::uint64_t, std::vector<double>>& times) {
-  TimeTable table;
-  double least = 0;
-  for (const auto& [rows, list] : times) {
-    double sum = 0;
-    for (const double seconds : list) sum += seconds;
-    least = std::max(least, sum / static_cast<double>(list.size()));
-    table.points.emplace_back(rows, least);
-  }
-  return table;
+using Times = std::map<std::uint64_t, std::vector<double>>;  // by rows
+
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
 }
 
-// Of all drawn tokens together, since few of one step are lost in what a machine does besides.
-double drawn_seconds(std::span<const PartSample> samples, const TimeTable& greedy) {
-  double seconds = 0;
-  double rows = 0;
-  for (const PartSample& sample : samples) {
-    if (!sample.drawn) continue;
-    seconds += sample.head - greedy.seconds(sample.shape.sampled);
-    rows += static_cast<double>(sample.shape.sampled);
+// The mean of what was measured at each number of rows; where more rows took less, the mean of all
+// that are at odds (isotonic regression by pooling adjacent violators). Not negative.
+TimeTable rising(const Times& times) {
+  std::vector<std::vector<double>> pools;  // the means of some numbers of rows each
+  for (const auto& [rows, list] : times) {
+    pools.push_back({mean(list)});
+    while (pools.size() > 1 && mean(pools[pools.size() - 2]) > mean(pools.back())) {
+      const std::vector<double> last = std::move(pools.back());
+      pools.pop_back();
+      pools.back().insert(pools.back().end(), last.begin(), last.end());
+    }
   }
-  return rows > 0 ? std::max(0.0, seconds / rows) : 0;
+  TimeTable table;
+  auto row = times.begin();
+  for (const std::vector<double>& pool : pools) {
+    for (std::size_t i = 0; i < pool.size(); ++i, ++row) {
+      table.points.emplace_back(row->first, std::max(0.0, mean(pool)));
+    }
+  }
+  return table;
 }
 
 // Least squares for seconds = a * attended + c * cached, neither negative.
@@ -214,17 +219,14 @@ std::shared_ptr<const PartCost> measured_cost(PartTables tables) {
 }
 
 PartTables with_drawing(PartTables tables) {
-  for (auto& [rows, seconds] : tables.head.points) {
-    seconds += tables.drawn_seconds * static_cast<double>(rows);
-  }
-  tables.drawn_seconds = 0;  // is in there
+  for (auto& [rows, seconds] : tables.head.points) seconds += tables.drawn.seconds(rows);
   return tables;
 }
 
 void to_json(json& j, const PartTables& tables) {
   j = {{"embedding", tables.embedding.points}, {"layer", tables.layer.points},
        {"head", tables.head.points},           {"attended", tables.attended_seconds},
-       {"cached", tables.cached_seconds},      {"drawn", tables.drawn_seconds}};
+       {"drawn", tables.drawn.points},         {"cached", tables.cached_seconds}};
 }
 
 PartTables tables_from(const json& j) {
@@ -232,9 +234,9 @@ PartTables tables_from(const json& j) {
   tables.embedding = table_from(j, "embedding");
   tables.layer = table_from(j, "layer");
   tables.head = table_from(j, "head");
+  tables.drawn = table_from(j, "drawn");
   tables.attended_seconds = seconds_in(member(j, "attended"), "attended");
   tables.cached_seconds = seconds_in(member(j, "cached"), "cached");
-  tables.drawn_seconds = seconds_in(member(j, "drawn"), "drawn");
   if (tables.layer.points.front().second <= 0) throw ModelError("a layer takes no time");
   return tables;
 }
@@ -321,7 +323,7 @@ PartTables fit_tables(std::span<const PartSample> samples) {
   }
   PartTables tables;
   std::tie(tables.attended_seconds, tables.cached_seconds) = attention.solve();
-  std::map<std::uint64_t, std::vector<double>> rest, layer, head;
+  Times rest, layer, head, drawn;
   for (const PartSample& sample : samples) {
     const double attended = tables.attended_seconds * static_cast<double>(sample.shape.attended) +
                             tables.cached_seconds * static_cast<double>(sample.shape.cached);
@@ -331,10 +333,15 @@ PartTables fit_tables(std::span<const PartSample> samples) {
       head[sample.shape.sampled].push_back(sample.head);
     }
   }
+  for (const PartSample& sample : samples) {
+    const std::uint64_t rows = sample.shape.sampled;
+    if (sample.drawn && head.contains(rows)) drawn[rows].push_back(sample.head - mean(head[rows]));
+  }
+  if (drawn.empty()) drawn[1] = {0};
   tables.embedding = rising(rest);
   tables.layer = rising(layer);
   tables.head = rising(head);
-  tables.drawn_seconds = drawn_seconds(samples, tables.head);
+  tables.drawn = rising(drawn);
   return tables;
 }
 

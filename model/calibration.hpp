@@ -47,9 +47,9 @@ struct PartTables {
   TimeTable embedding;          // by rows, with what a step takes whatever its layers
   TimeTable layer;              // by rows, without attention
   TimeTable head;               // by rows that are sampled, greedily
+  TimeTable drawn;              // by the same, what the head takes longer to draw at random
   double attended_seconds = 0;  // of a layer, for each attended position
   double cached_seconds = 0;    // of a layer, for each position read from the cache
-  double drawn_seconds = 0;     // of the head, for each token drawn at random: that much more
   bool operator==(const PartTables&) const = default;
 };
 std::shared_ptr<const PartCost> measured_cost(PartTables tables);
@@ -87,8 +87,8 @@ struct PartSample {
   bool drawn = false;  // tokens were drawn at random, not greedily
 };
 // Steps of equal numbers of rows and different attention tell what attention takes; the tables are
-// what remains, and do not fall. Drawing is told by what the head takes longer for as many rows.
-// Needs a sample with rows, and a greedy one with sampled rows.
+// what remains, and do not fall. Needs a sample with rows, and a greedy one with sampled rows; a
+// drawn one counts beside a greedy one of as many sampled rows.
 PartTables fit_tables(std::span<const PartSample> samples);
 
 }  // namespace penstock::model

@@ -16,14 +16,15 @@ bool more_probable(const TokenProbability& a, const TokenProbability& b) {
   return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
 }
 
-double sum_of(const std::vector<TokenProbability>& candidates) {
+double sum_of(std::span<const TokenProbability> candidates) {
   double sum = 0;
   for (const TokenProbability& c : candidates) sum += c.probability;
   return sum;
 }
 
-// The most probable: all that weigh so much of the largest, which weighs 1, less and less of it
-// until they are enough. Filters leave few of many, so most ids are passed over a vector at a time.
+// Collects the ids that weigh at least so much of the largest, which weighs 1: with lower and lower
+// limits until enough() of them are there. Filters leave few of many, so most ids are passed over a
+// vector at a time.
 template <class Enough>
 void keep_until(std::span<const float> weights, const Enough& enough,
                 std::vector<TokenProbability>& kept) {
@@ -46,28 +47,34 @@ void keep_top(std::span<const float> weights, std::size_t count,
   kept.resize(count);
 }
 
-// Of `kept` the smallest set of the most probable whose sum is `wanted`, sorted. Sorts only as far
-// as it needs to.
-void cut_nucleus(std::vector<TokenProbability>& kept, double wanted) {
-  double sum = 0;
-  std::size_t sorted = 0;
-  std::size_t count = 0;
-  while (count < kept.size() && (count == 0 || sum < wanted)) {
-    if (count == sorted) {
-      const auto begin = kept.begin() + static_cast<std::ptrdiff_t>(sorted);
-      sorted = std::min(kept.size(), std::max<std::size_t>(64, sorted * 4));
-      const auto end = kept.begin() + static_cast<std::ptrdiff_t>(sorted);
-      std::nth_element(begin, end, kept.end(), more_probable);
-      std::sort(begin, end, more_probable);
+// How many of the most probable it takes until reached(their sum), all where it never is. They are
+// put to the front, the least probable of them last. Halves what is in question again and again,
+// since sorting many would take long: of flat logits a nucleus is most of the vocabulary.
+template <class Reached>
+std::size_t most_until(std::vector<TokenProbability>& candidates, const Reached& reached) {
+  constexpr std::ptrdiff_t kFew = 64;
+  auto begin = candidates.begin();
+  auto end = candidates.end();
+  double before = 0;  // the sum of those in front of `begin`
+  while (end - begin > kFew) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, more_probable);
+    const double sum = before + sum_of({begin, middle});
+    if (reached(sum)) {
+      end = middle;
+    } else {
+      begin = middle;
+      before = sum;
     }
-    sum += kept[count++].probability;
   }
-  kept.resize(count);
+  std::sort(begin, end, more_probable);
+  while (begin != end && !reached(before)) before += (begin++)->probability;
+  return static_cast<std::size_t>(begin - candidates.begin());
 }
 
 // Ids lie end to end, each as long as its weight: the one at a point. Sums a piece at a time, so
 // that few are looked at one by one.
-std::size_t draw(std::span<const float> weights, double point) {
+std::int32_t draw_by_id(std::span<const float> weights, double point) {
   constexpr std::size_t kPiece = 512;
   for (std::size_t begin = 0; begin < weights.size(); begin += kPiece) {
     const auto piece = weights.subspan(begin, std::min(kPiece, weights.size() - begin));
@@ -78,21 +85,19 @@ std::size_t draw(std::span<const float> weights, double point) {
     }
     for (std::size_t i = 0; i < piece.size(); ++i) {
       point -= piece[i];
-      if (point < 0) return begin + i;
+      if (point < 0) return static_cast<std::int32_t>(begin + i);
     }
   }
   // Rounding left a rest.
   std::size_t last = weights.size() - 1;
   while (last > 0 && weights[last] == 0) --last;
-  return last;
+  return static_cast<std::int32_t>(last);
 }
 
-std::int32_t draw(const std::vector<TokenProbability>& kept, double point) {
-  for (const TokenProbability& c : kept) {
-    point -= c.probability;
-    if (point < 0) return c.id;
-  }
-  return kept.back().id;  // rounding left a rest
+// The same for candidates that lie in the order of their probability.
+std::int32_t draw_by_rank(std::vector<TokenProbability>& candidates, double point) {
+  const std::size_t count = most_until(candidates, [point](double sum) { return sum > point; });
+  return candidates[count - 1].id;
 }
 
 }  // namespace
@@ -121,13 +126,23 @@ void distribution(std::span<const float> logits, const SamplingParams& params, D
     append_at_least(out.weights, params.min_p, out.kept);
   }
   if (params.top_p < 1.0f) {
-    cut_nucleus(out.kept, params.top_p * out.sum);
-  } else {
-    std::sort(out.kept.begin(), out.kept.end(), more_probable);
+    const double wanted = params.top_p * out.sum;
+    const std::size_t count = most_until(out.kept, [wanted](double sum) { return sum >= wanted; });
+    out.kept.resize(std::max<std::size_t>(count, 1));
   }
   // The largest is 1 by construction, so min_p needs no scaling.
   std::erase_if(out.kept, [&](const TokenProbability& c) { return c.probability < params.min_p; });
   out.sum = sum_of(out.kept);
+}
+
+// Filled, since memory that was never written to is not there yet.
+SamplerScratch::SamplerScratch(std::size_t vocab_size) : logits(vocab_size) {
+  distribution.weights.resize(vocab_size);
+  distribution.kept.resize(vocab_size);
+}
+
+std::size_t SamplerScratch::bytes(std::size_t vocab_size) {
+  return vocab_size * (2 * sizeof(float) + sizeof(TokenProbability));
 }
 
 Sampler::Sampler(const SamplingParams& params, std::uint64_t record,
@@ -169,8 +184,7 @@ std::int32_t Sampler::sample(std::span<const float> logits, SamplerScratch& scra
     Distribution& from = scratch.distribution;
     distribution(logits, params_, from);
     const double point = uniform(params_.seed, record_, 0, position_) * from.sum;
-    chosen = from.kept.empty() ? static_cast<std::int32_t>(draw(from.weights, point))
-                               : draw(from.kept, point);
+    chosen = from.kept.empty() ? draw_by_id(from.weights, point) : draw_by_rank(from.kept, point);
   }
   ++position_;
   if (params_.has_penalty()) ++generated_[chosen];

@@ -31,8 +31,7 @@ struct SamplingParams {
 struct Distribution {
   // [vocab], by id, before the filters: probabilities up to a common factor.
   std::vector<float> weights;
-  // What the filters leave, the most probable first (lowest id on a tie). Empty where none is on:
-  // then all of `weights` counts.
+  // What the filters leave, in no order. Empty where none is on: then all of `weights` counts.
   std::vector<TokenProbability> kept;
   double sum = 0;  // of what counts
 };
@@ -44,11 +43,13 @@ void distribution(std::span<const float> logits, const SamplingParams& params, D
 
 // What sampling a row needs, whichever sequence it is of: kept for its memory. Of one thread.
 struct SamplerScratch {
+  // For rows of `vocab_size`: it takes all its memory at once, and grows no more.
+  explicit SamplerScratch(std::size_t vocab_size);
+  static std::size_t bytes(std::size_t vocab_size);
+
   std::vector<float> logits;  // [vocab], with penalties
   Distribution distribution;
 };
-// What it may grow to for each entry of the vocabulary.
-constexpr std::size_t kSamplerScratchBytes = 2 * sizeof(float) + 2 * sizeof(TokenProbability);
 
 // One sequence's sampling: its parameters and the token counts the penalties need.
 class Sampler {

@@ -198,9 +198,9 @@ void CpuStage::check_memory(const std::string& path, const WeightLoader& loader,
   for (const Room& room : rooms) {
     (room.buffer == &logits_ ? logits : activations) += room.bytes();
   }
-  // Each thread that samples has its own scratch.
-  if (range_.last)
-    logits += size(config_.vocab_size) * kSamplerScratchBytes * size(device_.threads);
+  if (range_.last) {
+    logits += SamplerScratch::bytes(size(config_.vocab_size)) * size(device_.threads);
+  }
   // A product's weight is there twice while it is packed, or as it is stored while it is converted;
   // activations come later.
   const std::uint64_t weights = loader.resident_bytes();
@@ -211,7 +211,7 @@ void CpuStage::check_memory(const std::string& path, const WeightLoader& loader,
   if (weights + std::max(packing, activations + logits) <= memory) return;
   throw ModelError(fmt::format(
       "{}: layers {} to {} take {} bytes of weights in {} and then {} bytes of activations for {} "
-      "rows and {} bytes of logits for {} samples, or {} bytes while weights are packed: more "
+      "rows and {} bytes to sample {} of them, or {} bytes while weights are packed: more "
       "together than the {} bytes of memory that {}; use more stages on more nodes, or smaller "
       "steps",
       path, range_.begin, range_.end - 1, weights, io::to_string(options_.dtype), activations,

@@ -11,7 +11,9 @@
 namespace penstock::model {
 
 StageSamplers::StageSamplers(std::size_t vocab_size, int threads)
-    : vocab_size_(vocab_size), threads_(threads), scratch_(static_cast<std::size_t>(threads)) {}
+    : vocab_size_(vocab_size),
+      threads_(threads),
+      scratch_(static_cast<std::size_t>(threads), SamplerScratch(vocab_size)) {}
 
 void StageSamplers::update(const StepPlan& plan) {
   for (const std::uint32_t sequence : plan.retired) samplers_.erase(sequence);

@@ -52,6 +52,9 @@ TEST_F(Calibrate, TwoRanksMeasureAndAreCutByIt) {
                                   24, 25, 28, 29, 32))
         << part;
   }
+  std::vector<int> drawn;
+  for (const json& point : entry.at("seconds").at("drawn")) drawn.push_back(point[0]);
+  EXPECT_THAT(drawn, ElementsAre(1, 8, 32));
   const Finished cut = penstock_ranks(2, bench({"--json"}));
   ASSERT_EQ(cut.code, 0) << cut;
   EXPECT_THAT(json::parse(cut.out).at("cut"),
@@ -92,6 +95,28 @@ TEST_F(Calibrate, TheHeaderOfARunSaysWhatItIsCutBy) {
   EXPECT_EQ(broken.code, 0) << broken;
   EXPECT_THAT(broken.err,
               AllOf(HasSubstr("warning: " + file_), HasSubstr("cut by weights and arithmetic")));
+}
+
+// Six layers of a second each; drawing takes four more, so the last stage gets one.
+TEST_F(Calibrate, ARunThatDrawsTokensIsCutForThat) {
+  json measured = calibrate(2);
+  json& seconds = measured["entries"][0]["seconds"];
+  for (const char* part : {"embedding", "head"}) seconds[part] = {{1, 0.0}};
+  seconds["layer"] = {{1, 1.0}};
+  seconds["attended"] = seconds["cached"] = 0;
+  seconds["drawn"] = {{1, 4.0}};
+  workplace_.write("model.h5.calibration.json", measured.dump());
+  const std::string input = workplace_.write("in.jsonl", R"({"prompt": "Mr. Darcy"})");
+  const auto header = [&](const Arguments& options) {
+    const Finished finished =
+        penstock_ranks(2, Arguments{"run", model_, "--input", input, "--output", workplace_ / "out",
+                                    "--max-tokens", "3", "--threads", "1", "--fresh"} +
+                              options);
+    EXPECT_EQ(finished.code, 0) << finished;
+    return finished.err;
+  };
+  EXPECT_THAT(header({"--temperature", "0"}), HasSubstr("predicted 3000.00 3000.00"));
+  EXPECT_THAT(header({"--temperature", "0.8"}), HasSubstr("predicted 5000.00 5000.00"));
 }
 
 TEST_F(Calibrate, AnotherFileOfThatNameIsKept) {

@@ -124,8 +124,8 @@ TEST_F(PlanTest, TimesByMeasurement) {
                   {"layer", {{1, layer}}},
                   {"head", {{1, 0.01}}},
                   {"attended", 0},
-                  {"cached", 0},
-                  {"drawn", 1.0}}}};
+                  {"drawn", {{1, 1.0}}},
+                  {"cached", 0}}}};
   };
   json file = {{"format", "penstock calibration"}, {"schema", 2}, {"entries", {entry(2, 0.001)}}};
   workplace_.write("model.h5.calibration.json", file.dump());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 
 #include "jobs/calibrate.hpp"
 #include "model/decode_graph.hpp"
@@ -44,6 +45,33 @@ TEST(CalibrationSteps, EndWithTheMostThatThereMayBe) {
     ASSERT_TRUE(std::adjacent_find(sequences.begin(), sequences.end(), std::greater_equal<>()) ==
                 sequences.end())
         << most;
+  }
+}
+
+// Two sequences for each place in the cache, one of which draws.
+TEST(CalibrationPlans, DrawnStepsAreOfSequencesThatDraw) {
+  const std::vector<CalibrationStep> steps = calibration_steps(512, 32, 1024);
+  std::vector<std::uint32_t> drawn;
+  for (const CalibrationStep& step : steps) {
+    if (step.drawn) drawn.push_back(step.sequences);
+  }
+  EXPECT_THAT(drawn, testing::ElementsAre(1, 8, 32));
+
+  CalibrationPlans plans(steps);
+  std::map<std::uint32_t, float> temperatures;
+  for (const model::StepPlan& plan : plans.fill(512, 1000)) {
+    for (const model::Admission& admission : plan.admitted) {
+      EXPECT_TRUE(temperatures.emplace(admission.sequence, admission.sampling.temperature).second);
+    }
+  }
+  EXPECT_EQ(temperatures.size(), 64u);
+  const model::StepPlan greedy = plans.plan({8, 1, 31, true, false}, 1000);
+  const model::StepPlan random = plans.plan({8, 1, 31, true, true}, 1000);
+  EXPECT_EQ(greedy.block_table, random.block_table);
+  EXPECT_EQ(greedy.tokens, random.tokens);
+  for (std::size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(temperatures.at(greedy.sequences[i].sequence), 0.0f);
+    EXPECT_GT(temperatures.at(random.sequences[i].sequence), 0.0f);
   }
 }
 

@@ -27,7 +27,7 @@ class MeasuredTimesTest : public testing::Test {
     tables.embedding.points = {{1, 0}};
     tables.layer.points = {{1, layer_seconds}};
     tables.head.points = {{1, 0}};
-    tables.drawn_seconds = 2;
+    tables.drawn.points = {{1, 2}};
     known_[{device, "class", threads_, sharers, "bf16", kv_dtype, network}] = {tables, "yesterday"};
     model::write_calibrations(checkpoint_ + ".calibration.json", known_);
   }
@@ -55,7 +55,8 @@ TEST_F(MeasuredTimesTest, TheOnlyOneForThePlansNumbers) {
   know("CPU", 2, 0.125, "bf16", "another");
   const MeasuredTimes times = find("");
   EXPECT_DOUBLE_EQ(times.parts->layer({1, 1, 0, 0}), 0.5);
-  EXPECT_EQ(times.text, "CPU, 8 threads, 2 ranks a node, bf16, KV bf16, class (yesterday)");
+  EXPECT_EQ(times.text,
+            "CPU, 8 threads, 2 ranks a node, bf16, KV bf16, class (yesterday), greedy answers");
   expect_refused("GPU", AllOf(HasSubstr("--measured-on GPU: "),
                               HasSubstr("has only: CPU, 8 threads"), Not(HasSubstr("f32"))));
 }
@@ -65,6 +66,7 @@ TEST_F(MeasuredTimesTest, WithWhatDrawingTakesWhereAnswersAreDrawn) {
   EXPECT_DOUBLE_EQ(find("").parts->head({1, 1, 0, 0}), 0);
   drawn_ = true;
   EXPECT_DOUBLE_EQ(find("").parts->head({1, 1, 0, 0}), 2);
+  EXPECT_THAT(find("").text, HasSubstr("tokens drawn at random"));
 }
 
 TEST_F(MeasuredTimesTest, OfSeveralOneIsNamed) {

@@ -41,6 +41,7 @@ model::PartTables tables(double layer, double head) {
   t.embedding.points = {{1, 0}};
   t.layer.points = {{1, layer}};
   t.head.points = {{1, head}};
+  t.drawn.points = {{1, 0}};
   return t;
 }
 
@@ -112,11 +113,10 @@ TEST_F(StageCutTest, ByWhatWasMeasuredOnEachKind) {
   }
 }
 
-// A layer of 1 ms, the head 3 ms; a token that is drawn 0.25 ms more, and 16 rows are sampled.
+// A layer of 1 ms, the head 3 ms; to draw the 16 tokens 4 ms more.
 TEST_F(StageCutTest, DrawingTokensIsWorkOfTheLastStage) {
   model::PartTables measured = tables(0.001, 0.003);
-  measured.head.points = {{1, 0.003}, {16, 0.003}};
-  measured.drawn_seconds = 0.00025;
+  measured.drawn.points = {{1, 0.004}};
   model::write_calibrations(path_, {{machine("A"), {measured, "Monday"}}});
   const auto cuts = cut({"A", "A"}, [](int member, CutInput& mine) { mine.drawn = member == 0; });
   for (const StageCut& each : cuts) {

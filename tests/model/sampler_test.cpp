@@ -73,6 +73,11 @@ std::vector<TokenProbability> distribution_of(const std::vector<float>& logits,
   double sum = 0;
   for (const TokenProbability& c : out.kept) sum += c.probability;
   EXPECT_NEAR(out.sum, sum, 1e-12 * sum);
+  if (params.has_filter()) {
+    std::sort(out.kept.begin(), out.kept.end(), [](const auto& a, const auto& b) {
+      return a.probability != b.probability ? a.probability > b.probability : a.id < b.id;
+    });
+  }
   return out.kept;
 }
 
@@ -251,6 +256,16 @@ TEST(Distribution, FiltersOfALargeVocabularyKeepWhatAFullSortKeeps) {
     p.top_p = top_p;
     expect_first(p, nucleus(double{top_p}));
   }
+  SamplingParams all = at_temperature(1);
+  all.top_k = 3000;
+  double top = 0;
+  for (std::size_t i = 0; i < 3000; ++i) top += weight(ranked[i]);
+  all.top_p = 0.9f;
+  std::size_t left = 0;
+  for (double reached = 0; reached < double{all.top_p} * top;) reached += weight(ranked[left++]);
+  expect_first(all, left);
+  all.min_p = static_cast<float>(weight(ranked[left / 2]) * 1.00001);
+  expect_first(all, left / 2);
   SamplingParams p = at_temperature(1);
   p.min_p = 0.01f;
   const auto least = std::find_if(ranked.begin(), ranked.end(),
@@ -260,8 +275,9 @@ TEST(Distribution, FiltersOfALargeVocabularyKeepWhatAFullSortKeeps) {
 
 // ---- penalties
 
+// All samplers of a thread share one scratch, whatever their rows were.
 std::int32_t next(Sampler& sampler, const std::vector<float>& logits) {
-  SamplerScratch scratch;
+  static SamplerScratch scratch(0);
   return sampler.sample(logits, scratch);
 }
 
@@ -269,7 +285,7 @@ std::int32_t next(Sampler& sampler, const std::vector<float>& logits) {
 std::vector<float> penalized(const std::vector<float>& logits, const SamplingParams& params,
                              const std::vector<std::int32_t>& tokens, std::size_t prompt_tokens) {
   Sampler sampler(params, 0, tokens, prompt_tokens);
-  SamplerScratch scratch;
+  SamplerScratch scratch(logits.size());
   sampler.sample(logits, scratch);
   return scratch.logits;
 }
@@ -342,7 +358,7 @@ TEST(Penalties, LeaveHopelessLogitsHopeless) {
   p.presence_penalty = -2;
   std::vector<float> logits = {-kInfinity, kNaN, -3};
   Sampler sampler(p, 0, std::vector<std::int32_t>{0, 1}, 0);
-  SamplerScratch scratch;
+  SamplerScratch scratch(3);
   EXPECT_EQ(sampler.sample(logits, scratch), 2);
   EXPECT_EQ(scratch.logits[0], -kInfinity);
   EXPECT_TRUE(std::isnan(scratch.logits[1]));
@@ -447,6 +463,57 @@ TEST(Draws, OfNeighboursAreIndependent) {
 
 // Of n equal tokens the one in whose n-th part the random number lies; the number is keyed by the
 // place in the answer, wherever the prompt ends.
+// Every thousandth id has a weight, and each its own; 1,000 draws are those of the running sums.
+TEST(Draws, OfFewAmongMany) {
+  std::vector<float> logits(60'000, -kInfinity);
+  double sum = 0;
+  std::vector<std::pair<std::int32_t, double>> ends;
+  for (std::int32_t id = 999; id < 60'000; id += 1000) {
+    const double weight = 1 + id % 7;
+    logits[static_cast<std::size_t>(id)] = static_cast<float>(std::log(weight));
+    ends.emplace_back(id, sum += weight);
+  }
+  std::map<std::int32_t, int> drawn;
+  for (std::uint64_t record = 0; record < 1000; ++record) {
+    const double point = uniform(11, record, 0, 0) * sum;
+    const auto want = std::find_if(ends.begin(), ends.end(),
+                                   [&](const auto& end) { return point < end.second - 1e-4; });
+    SamplingParams p = at_temperature(1);
+    p.seed = 11;
+    const std::int32_t id = draw(p, record, 0, logits);
+    ++drawn[id];
+    if (want == ends.end()) continue;  // too near to an end to tell
+    if (want == ends.begin() || point > (want - 1)->second + 1e-4) {
+      EXPECT_EQ(id, want->first);
+    }
+  }
+  EXPECT_GT(drawn.size(), 40u);
+}
+
+// With filters candidates lie in the order of their probability, all 50,000 of them here.
+TEST(Draws, ByRankOfManyThatAreKept) {
+  const std::vector<float> logits = formula_logits(5, 50'001, 3);
+  SamplingParams p = at_temperature(1);
+  p.min_p = 1e-30f;
+  std::vector<TokenProbability> ranked = distribution_of(logits, p);
+  ASSERT_EQ(ranked.size(), logits.size());
+  double sum = 0;
+  for (const TokenProbability& c : ranked) sum += c.probability;
+  for (std::uint64_t record = 0; record < 200; ++record) {
+    const double point = uniform(0, record, 0, 0) * sum;
+    double end = 0;
+    std::size_t rank = 0;
+    while (end <= point) end += ranked[rank++].probability;
+    // What rounding of sums can move.
+    const bool clear =
+        end - point > 1e-9 * sum && point - (end - ranked[rank - 1].probability) > 1e-9 * sum;
+    const std::int32_t id = draw(p, record, 0, logits);
+    if (clear) {
+      EXPECT_EQ(id, ranked[rank - 1].id) << record;
+    }
+  }
+}
+
 TEST(Draws, TakeTheNumberOfTheAnswersPosition) {
   SamplingParams p = at_temperature(1);
   p.seed = 5;

@@ -119,7 +119,7 @@ std::vector<std::vector<std::int32_t>> want(const std::vector<Case>& cases, int 
   for (const Case& c : cases) {
     Sampler sampler(c.params, c.record, c.tokens, c.prompt_tokens);
     std::vector<std::int32_t> ids;
-    SamplerScratch scratch;
+    SamplerScratch scratch(c.logits.size());
     for (int step = 0; step < steps; ++step) {
       ids.push_back(sampler.sample(c.logits, scratch));
     }

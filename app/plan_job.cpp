@@ -30,8 +30,10 @@ std::string scripts_folder(const po::variables_map& values) {
 }
 
 // The options that the job is to have as the plan has them.
-std::vector<std::string> run_arguments(const po::variables_map& values, const jobs::PlanRow& row) {
+std::vector<std::string> run_arguments(const po::variables_map& values, const jobs::PlanRow& row,
+                                       bool gpus) {
   std::vector<std::string> arguments = jobs::layout_arguments(row);
+  if (gpus) arguments.insert(arguments.end(), {"--device", "cuda"});
   if (values.count("input") == 0 && values.count("max-tokens") == 0) {  // the lengths were given
     arguments.insert(arguments.end(),
                      {"--max-tokens", std::to_string(count_option(values, "generate"))});
@@ -69,6 +71,7 @@ jobs::SlurmJob slurm_job(const po::variables_map& values, const jobs::PlanInput&
   const auto out = given<std::string>(values, "output");
   if (in) job.input = fs::absolute(*in).string();
   if (out) job.output = fs::absolute(*out).string();
+  if (in && out) refuse_same_file(*in, *out);
   job.gpus = input.machine.gpus;
   job.ranks_per_node = static_cast<std::uint32_t>(input.machine.devices_per_node);
   job.cpus_per_rank = count_option(values, "cpus-per-task", 1 << 16);
@@ -103,7 +106,7 @@ std::string script_of(jobs::SlurmJob job, const po::variables_map& values,
                           row.stages());
   job.ranks = row.devices();
   job.seconds = row.prediction.seconds;
-  job.arguments = run_arguments(values, row);
+  job.arguments = run_arguments(values, row, job.gpus);
   return jobs::slurm_script(job);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -121,7 +122,10 @@ StepTimes steady_step_times(const std::vector<StageLedger>& ledger, const BenchW
   // Each token of the steady time is a row of a sequence that is half way through its answer.
   const auto work = model::decode_step(decode.steady_tokens(),
                                        options.prompt_tokens + options.generated_tokens / 2.0);
-  return step_times(setup.cut, totals, work, decode.steady_steps());
+  const std::uint64_t steps = decode.steady_steps();
+  if (steps == 0) return {};
+  const std::array<model::StepShape, 1> mean = {model::mean_of(work, steps)};  // all are alike
+  return step_times(setup.cut, totals, mean, steps);
 }
 
 // What the virtual devices are said to do.

@@ -49,6 +49,7 @@ class Driver : private StepRunner {
   // Tells everybody, computes the first stage's part.
   void start(const model::StepPlan& plan, const model::StepShape& shape) override {
     totals_.work = totals_.work + shape;
+    totals_.shapes.add(shape);
     if (stages() > 1) {
       const auto sending = context_.scope(Share::communication);
       const std::vector<std::byte> message = plan_message(plan, context_.clock().control_arrival());

@@ -116,6 +116,8 @@ GenerateJob::GenerateJob(const RunOptions& options, ReplicaJob& own, Drivers& dr
   const RequestContext& context = own_.context();
   manifest_ = to_manifest(options.version, options.pipeline.checkpoint, own_.checkpoint().digest(),
                           input_->description(), context.defaults, context.context_limit);
+  // The numeric class tells as well, but only where there is something left to compute.
+  manifest_["rehearsed"] = options.pipeline.machine ? options.pipeline.machine->device.name : "";
   const RecordRange range = input_->description().range;
   finished_ = io::RecordSet(range.first, range.end);
   if (before_.is_null()) return;

@@ -84,14 +84,27 @@ std::size_t GenerateJob::slowest() const {
 model::StepShape GenerateJob::expected_step() const {
   constexpr std::uint64_t kSequences = 64;  // of a slot
   constexpr double kBytesPerToken = 4;
-  const ManifestInput& input = input_->description();
+  constexpr std::uint64_t kPlaces = 64;  // of the records that are looked at, evenly spread
+  constexpr std::uint64_t kOfEach = 64;
   const RequestContext& context = own_.context();
   const double longest = context.context_limit;
-  const double bytes = static_cast<double>(input.fingerprint.size_bytes) /
-                       static_cast<double>(std::max<std::uint64_t>(input.records, 1));
-  const double answer = std::min<double>(context.defaults.max_tokens, longest);
-  const double prompt = std::min(bytes / kBytesPerToken, longest);
-  return model::steady_step(kSequences, prompt, answer);
+  const RecordRange range = input_->description().range;
+  const std::uint64_t records = range.end - range.first;
+  double prompts = 0, answers = 0, seen = 0;
+  for (std::uint64_t place = 0; place < kPlaces; ++place) {
+    const std::uint64_t begin = range.first + records * place / kPlaces;
+    const std::uint64_t end = range.first + records * (place + 1) / kPlaces;
+    for (const io::IndexEntry& entry :
+         input_->records().entries(begin, std::min(end - begin, kOfEach))) {
+      const std::uint32_t most =
+          entry.max_tokens > 0 ? entry.max_tokens : context.defaults.max_tokens;
+      prompts += std::min(entry.length / kBytesPerToken, longest);
+      answers += std::min<double>(most, longest);
+      ++seen;
+    }
+  }
+  if (seen == 0) return model::steady_step(kSequences, 1, 1);  // nothing to be fast for
+  return model::steady_step(kSequences, prompts / seen, answers / seen);
 }
 
 void GenerateJob::write_ledger(Ledger::Time now) const {
@@ -120,8 +133,9 @@ void GenerateJob::write_ledger(Ledger::Time now) const {
     stage["bytes_read"] = report.bytes_read;
     stages.push_back(std::move(stage));
   }
+  const double real_seconds = std::chrono::duration<double>(now - started_).count();
   const PipelineTotals& longest = drivers_.statuses()[slowest()].totals;
-  PipelineLedger run{{}, slots_, longest.steps};
+  PipelineLedger run{{}, slots_, longest.steps, !rehearsal_.empty()};
   for (const StageTimes& stage : longest.stages) run.stages.push_back(stage.totals);
   const Advice advice = advise(run);
   nlohmann::json json = {
@@ -134,7 +148,7 @@ void GenerateJob::write_ledger(Ledger::Time now) const {
       {"tokens_out", all.tokens_out},
       {"start_seconds", start_seconds_},
       {"load_seconds", load_seconds_},
-      {"work_seconds", std::chrono::duration<double>(now - started_).count()},
+      {"work_seconds", rehearsal_.empty() ? real_seconds : longest.seconds},
       {"pipeline_seconds", longest.seconds},  // of the replica that took longest
       {"slots", slots_},
       {"least_bubble", least_bubble(run.stages.size(), run.slots, run.steps)},
@@ -175,7 +189,7 @@ RunSummary GenerateJob::summary(Ledger::Time now) const {
   const PipelineTotals& own = drivers_.statuses()[0].totals;  // of the replica whose cut is known
   std::vector<LedgerTotals> own_stages;
   for (const StageTimes& stage : own.stages) own_stages.push_back(stage.totals);
-  s.step = step_times(*cut_, own_stages, own.work, own.steps);
+  s.step = step_times(*cut_, own_stages, own.shapes.values(), own.steps);
   if (drivers_.replicas() == 1) return s;
   for (const ReplicaStatus& status : drivers_.statuses()) {
     s.replica_seconds.push_back(status.totals.seconds);

@@ -65,9 +65,11 @@ std::string words(IdleCause cause, double part, const PipelineLedger& run) {
     case IdleCause::uneven_stages: {
       const std::size_t longest = slowest(run);
       return fmt::format(
-          "stage {} computes {} of the time, the stages {} on average: cut them by measurement "
-          "(penstock bench --calibrate), or by hand with --layers",
-          longest, percent(computing(run.stages[longest])), percent(mean(run, Share::compute)));
+          "stage {} computes {} of the time, the stages {} on average: {}", longest,
+          percent(computing(run.stages[longest])), percent(mean(run, Share::compute)),
+          run.is_rehearsal
+              ? "stages are whole layers; penstock plan finds numbers of them that divide evenly"
+              : "cut them by measurement (penstock bench --calibrate), or by hand with --layers");
     }
     case IdleCause::reading:
       return fmt::format(

@@ -15,6 +15,7 @@ struct PipelineLedger {
   std::vector<LedgerTotals> stages;  // not empty
   std::uint32_t slots = 1;
   std::uint64_t steps = 0;
+  bool is_rehearsal = false;  // of devices that nobody can measure
 };
 
 // The part of the stages' time, 0 to 1, that filling and draining the pipeline must leave idle,

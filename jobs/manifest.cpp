@@ -34,6 +34,7 @@ std::string name_of(const std::string& pointer) {
   if (pointer == "/task") return "--task";
   if (pointer == "/checkpoint/digest") return "the checkpoint";
   if (pointer == "/numeric_class") return "the numeric class (device, instruction set, data types)";
+  if (pointer == "/rehearsed") return "the rehearsed device (--device virtual; \"\": a real one)";
   if (pointer == "/input/format") return "--input-format";
   if (pointer == "/input/records") return "the number of records (--input, --limit)";
   if (pointer == "/input/first" || pointer == "/input/end") return "the share of records (--part)";

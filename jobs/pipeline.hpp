@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/link.hpp"
+#include "jobs/even_sample.hpp"
 #include "jobs/flight_recorder.hpp"
 #include "jobs/ledger.hpp"
 #include "jobs/process_use.hpp"
@@ -41,8 +42,9 @@ struct StageTimes {
 };
 
 struct PipelineTotals : StepCounts {
-  double seconds = 0;     // by the driver's clock
-  model::StepShape work;  // of all steps together
+  double seconds = 0;                   // by the driver's clock
+  model::StepShape work;                // of all steps together
+  EvenSample<model::StepShape> shapes;  // of the steps
   std::vector<StageTimes> stages;
 };
 

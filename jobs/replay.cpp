@@ -89,6 +89,7 @@ class Replay : private StepRunner {
       if (i + 1 < stages_.size()) activations = stage.activations_arrival(bytes);
     }
     totals_.work = totals_.work + shape;
+    totals_.shapes.add(shape);
     Slot& slot = slots_[plan.slot];
     slot.samples = shape.sampled;
     slot.back = ends_.back();

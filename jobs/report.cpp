@@ -297,7 +297,7 @@ std::string format_summary(const RunSummary& summary, int width) {
   const std::string step = format_step_times(summary.step);
   if (!step.empty()) text += labelled("step", step);
   if (summary.stages.empty()) return text;
-  PipelineLedger run{{}, summary.slots, summary.steps};
+  PipelineLedger run{{}, summary.slots, summary.steps, !summary.rehearsal.empty()};
   for (const StageLedger& stage : summary.stages) {
     if (stage.replica == summary.slowest_replica) run.stages.push_back(stage.totals);
   }

@@ -199,13 +199,18 @@ double best_cut_part(const StageCut& cut, const model::StepShape& shape) {
 }
 
 StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stages,
-                     const model::StepShape& work, std::uint64_t steps) {
+                     std::span<const model::StepShape> shapes, std::uint64_t steps) {
   StepTimes times;
   if (steps == 0) return times;
   for (const LedgerTotals& stage : stages) {
     times.measured_seconds.push_back(stage[Share::compute] / static_cast<double>(steps));
   }
-  if (cut.in_seconds) times.predicted_seconds = cut.seconds(model::mean_of(work, steps));
+  if (!cut.in_seconds || shapes.empty()) return times;
+  for (const model::StepCost& cost : cut.costs) {
+    double sum = 0;
+    for (const model::StepShape& shape : shapes) sum += cost.seconds(shape);
+    times.predicted_seconds.push_back(sum / static_cast<double>(shapes.size()));
+  }
   return times;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,10 +57,10 @@ StageCut agree_on_cut(comm::Endpoint& endpoint, const CutInput& mine);
 // as a part of what it takes in this one: at most 1.
 double best_cut_part(const StageCut& cut, const model::StepShape& shape);
 
-// The mean time that the stages computed for one of `steps` steps, which were `work` together, and
-// what `cut` predicts if its costs are seconds.
+// The mean time that the stages computed for one of `steps` steps, and what `cut` predicts for
+// `shapes`, which stand for them, if its costs are seconds.
 StepTimes step_times(const StageCut& cut, const std::vector<LedgerTotals>& stages,
-                     const model::StepShape& work, std::uint64_t steps);
+                     std::span<const model::StepShape> shapes, std::uint64_t steps);
 
 // "14.2 ms" for `step` on each stage, or in percent of the slowest where costs are ratios.
 std::vector<std::string> format_predicted(const StageCut& cut);

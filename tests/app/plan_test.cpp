@@ -87,11 +87,22 @@ TEST_F(PlanTest, WritesAJobButNotOverAFile) {
   for (const json& rank : shown.at("rows").at(0).at("ranks")) {
     layers.push_back(rank.at("end").get<int>() - rank.at("begin").get<int>());
   }
-  EXPECT_THAT(text, HasSubstr(fmt::format(" --layers {} ", fmt::join(layers, ","))));
+  EXPECT_THAT(text, AllOf(HasSubstr(fmt::format(" --layers {} ", fmt::join(layers, ","))),
+                          HasSubstr(" --device cuda ")));
   EXPECT_THAT(plan(job).errors(), ElementsAre(HasSubstr("exists already; --force replaces it")));
   EXPECT_EQ(plan(job + Arguments{"--force"}).code, 0);
   EXPECT_THAT(plan(lengths_ + Arguments{"--sbatch", model_, "--force"}).errors(),
               ElementsAre(HasSubstr("would be written over")));
+}
+
+TEST_F(PlanTest, WritesNoJobWhoseAnswersReplaceItsRecords) {
+  const std::string input = workplace_.write("in.jsonl", "{\"prompt\": \"0123\"}\n");
+  const std::string script = workplace_ / "job.sbatch";
+  EXPECT_THAT(plan({"--input", input, "--output", input, "--sbatch", script, "--scripts",
+                    std::string(PENSTOCK_SOURCE_DIR) + "/jobs/slurm"})
+                  .errors(),
+              ElementsAre(HasSubstr("would be written over")));
+  EXPECT_FALSE(std::filesystem::exists(script));
 }
 
 TEST_F(PlanTest, WritesNoJobOfYears) {

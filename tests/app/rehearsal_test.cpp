@@ -61,6 +61,48 @@ TEST_F(RehearsalTest, AnswersAreTheSameForAnyLayoutAndNobodyTakesThemForReal) {
   EXPECT_GT(ledger.at("pipeline_seconds").get<double>(), 0);
 }
 
+// Finished or not, made-up answers are not those of a run, nor the other way round.
+TEST_F(RehearsalTest, AFinishedOneIsNoRealJobsWork) {
+  const std::string records = folder_.write("two.jsonl", "{\"tokens\": [3]}\n{\"tokens\": [4]}\n");
+  const auto job = [&](const std::string& output, const Arguments& device) {
+    return penstock(Arguments{"run", kEmbeddedModel, "--input", records, "--output", output,
+                              "--max-tokens", "3", "--threads", "1"} +
+                    device);
+  };
+  const Arguments rehearsed = {"--device", "virtual", "--virtual", "h100-sxm"};
+  for (const auto& [first, second] :
+       {std::pair{rehearsed, Arguments{}}, {Arguments{}, rehearsed}}) {
+    const std::string output = folder_ / (first.empty() ? "real" : "rehearsed");
+    ASSERT_EQ(job(output, first).code, 0);
+    const std::string answers = read_bytes(output);
+    const Finished refused = job(output, second);
+    EXPECT_EQ(refused.code, 1) << refused;
+    EXPECT_THAT(refused.err, AllOf(HasSubstr("the rehearsed device"), HasSubstr("h100-sxm"),
+                                   HasSubstr("--fresh")));
+    EXPECT_EQ(read_bytes(output), answers);
+    EXPECT_EQ(job(output, first).code, 0) << "the same again";
+  }
+}
+
+// What the stages are cut for, and what a step is said to take.
+TEST_F(RehearsalTest, RecordsBehindTheLimitDoNotCount) {
+  const std::string few = R"({"prompt": "short", "max_tokens": 5})"
+                          "\n";
+  const std::string long_one = R"({"prompt": ")" + std::string(20'000, 'x') + "\"}\n";
+  const auto layout = [&](const std::string& name, const std::string& records) {
+    const Finished finished =
+        penstock(Arguments{"run", model_, "--input", folder_.write(name + ".jsonl", records),
+                           "--output", folder_ / name, "--limit", "1", "--stages", "2", "--device",
+                           "virtual", "--virtual", "h100-sxm"});
+    EXPECT_EQ(finished.code, 0) << finished;
+    const std::size_t begin = finished.err.find("  rank  host");
+    EXPECT_NE(begin, std::string::npos);
+    return finished.err.substr(begin, finished.err.find("\n1 of 1") - begin);
+  };
+  EXPECT_EQ(layout("first", few + long_one + long_one), layout("alone", few));
+  EXPECT_NE(layout("long", long_one), layout("short", few)) << "or it shows nothing";
+}
+
 TEST_F(RehearsalTest, TimeIsTheSameOverThreadsAndRanks) {
   const Arguments bench = {"bench",        model_,        "--device", "virtual", "--virtual",
                            "h100-sxm,ndr", "--steady",    "--prompt", "100",     "--generate",

@@ -59,6 +59,9 @@ TEST(Advice, NamesTheLargestCause) {
   expect_advice({{shares(99, 0, 0, 0, 1, 0), shares(85, 14, 0, 1, 0, 0)}, 3, 1000},
                 IdleCause::uneven_stages, 0.07,
                 "stage 0 computes 99.0 % of the time, the stages 92.0 % on average: cut them by");
+  // Devices that are only described cannot be measured.
+  expect_advice({{shares(99, 0, 0, 0, 1, 0), shares(85, 14, 0, 1, 0, 0)}, 3, 1000, true},
+                IdleCause::uneven_stages, 0.07, "stages are whole layers; penstock plan");
   expect_advice({{shares(74, 0, 2, 1, 1, 22), shares(75, 2, 0, 1, 0, 22)}, 3, 1000},
                 IdleCause::drain, 0.22,
                 "the last answers take 22.0 %, while slots run empty: put more records into a job");

@@ -138,7 +138,7 @@ TEST(ReplicaStatus, ArrivesAsItWasSent) {
   sent.done = true;
   sent.reason = "SIGUSR1 or SIGUSR2 came";
   sent.failures = {"record 7", "bad \xff bytes"};
-  sent.totals = {{5, 6, 7, 8}, 9.5, {}, {{LedgerTotals{{1, 2, 3, 4, 5, 6}}, {}, {7, 8, 9.5}}}};
+  sent.totals = {{5, 6, 7, 8}, 9.5, {}, {}, {{LedgerTotals{{1, 2, 3, 4, 5, 6}}, {}, {7, 8, 9.5}}}};
   const ReplicaStatus came = parse_status(to_bytes(sent));
   EXPECT_EQ(came.counts.answered, 10U);
   EXPECT_EQ(came.counts.failed, 2U);

@@ -186,17 +186,21 @@ TEST_F(StageCutTest, LayersAsTheUserSays) {
 
 // Ten steps in which the stages computed for 0.02 and 0.03 s, of the shape of one.
 TEST_F(StageCutTest, StepTimesAreMeans) {
-  model::write_calibrations(path_, {{machine("A"), {tables(0.001, 0.003), "Monday"}}});
-  const StageCut measured = cut({"A", "A"})[0];
+  // Two kinds of steps: a layer takes 1 ms of the first and 2 ms of the second.
+  model::PartTables stair = tables(0.001, 0.003);
+  stair.layer.points = {{1, 0.001}, {10, 0.001}, {11, 0.002}};
+  const std::vector<model::StepShape> shapes = {{1, 1, 0, 0}, {11, 11, 0, 0}};
+  model::write_calibrations(path_, {{machine("A"), {stair, "Monday"}}});
+  const StageCut measured = cut({"A", "A"}, [](int, CutInput& mine) { mine.layers = {7, 5}; })[0];
   std::vector<LedgerTotals> ledgers(2);
   ledgers[0][Share::compute] = 0.02;
   ledgers[1][Share::compute] = 0.03;
   ledgers[1][Share::starved] = 7;
-  const StepTimes times = step_times(measured, ledgers, {160, 160, 1600, 1600}, 10);
+  const StepTimes times = step_times(measured, ledgers, shapes, 10);
   EXPECT_THAT(times.measured_seconds,
               ElementsAre(testing::DoubleEq(0.002), testing::DoubleEq(0.003)));
   EXPECT_THAT(times.predicted_seconds,
-              ElementsAre(testing::DoubleEq(0.007), testing::DoubleEq(0.008)));
+              ElementsAre(testing::DoubleEq(7 * 0.0015), testing::DoubleEq(5 * 0.0015 + 0.003)));
   EXPECT_THAT(step_times(measured, ledgers, {}, 0).measured_seconds, IsEmpty());
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -154,11 +155,17 @@ class Members {
   void read(const std::string& name, std::uint64_t& to, std::uint64_t least, std::uint64_t most) {
     const json* const value = find(name);
     if (value == nullptr) return;
-    if (!value->is_number_integer() || !in_range(*value, least, most)) {
+    const bool is_float = value->is_number_float();  // 8e10 is a whole number, too
+    const double number = is_float ? value->get<double>() : 0;
+    const bool fits = is_float
+                          ? number == std::floor(number) && number >= static_cast<double>(least) &&
+                                number <= static_cast<double>(most)
+                          : value->is_number_integer() && in_range(*value, least, most);
+    if (!fits) {
       fail(name, fmt::format("must be a whole number from {} to {}, not {}", least, most,
                              io::in_short(*value)));
     }
-    to = value->get<std::uint64_t>();
+    to = is_float ? static_cast<std::uint64_t>(number) : value->get<std::uint64_t>();
   }
   void read(const std::string& name, bool& to) {
     const json* const value = find(name);

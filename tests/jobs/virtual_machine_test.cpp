@@ -100,9 +100,10 @@ TEST(VirtualMachineFile, GivesAnyOfTheFields) {
 TEST(VirtualMachineFile, ADeviceOfItsOwn) {
   const VirtualMachine machine = virtual_machine_from_json("m.json", R"({"device": {
     "bf16_flops_per_second": 1e12, "f32_flops_per_second": 5e11, "memory_bytes_per_second": 1e11,
-    "memory_bytes": 8000000000}, "devices_per_node": 1, "between_nodes": "25gbe",
+    "memory_bytes": 8e9}, "devices_per_node": 1, "between_nodes": "25gbe",
     "control": {"latency_seconds": 1e-5, "bytes_per_second": 1e9}})");
   EXPECT_DOUBLE_EQ(machine.device.memory_bytes_per_second, 1e11);
+  EXPECT_EQ(machine.device.memory_bytes, 8'000'000'000u);
   EXPECT_EQ(machine.device.launch_seconds, 0);
   const auto gpus = [](const std::string& text) {
     return virtual_machine_from_json("m.json", text).gpus;
@@ -129,6 +130,7 @@ TEST(VirtualMachineFile, WhatIsWrongIsNamedWithFileAndMember) {
   refused(R"({"device": {"memory_bytes": 5}})", "bf16_flops_per_second");
   refused(R"({"device": {"like": "h200", "memory_bytes": -5}})", "'memory_bytes' must be");
   refused(R"({"device": {"like": "h200", "memory_bytes": 1e99}})", "'memory_bytes' must be");
+  refused(R"({"device": {"like": "h200", "memory_bytes": 1.55e1}})", "'memory_bytes' must be");
   refused(R"({"device": {"like": "h200", "memory_bytes": 0}})", "'memory_bytes' must be");
   refused(R"({"device": {"like": "h200", "memory_bytes": 18446744073709551615}})",
           "'memory_bytes' must be");

@@ -10,12 +10,14 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <span>
 #include <thread>
 #include <utility>
 
 #include "jobs/launch.hpp"
+#include "jobs/replay_sample.hpp"
 
 namespace penstock::jobs {
 namespace {
@@ -23,6 +25,20 @@ namespace {
 constexpr std::uint32_t kMostStages = 64;
 // Layouts that differ by less are as good as each other.
 constexpr double kAsGood = 0.02;
+// For all layouts together, in tokens of answers, if samples of them need no more: some seconds.
+constexpr double kReplayWork = 1e7;
+// More rows a step than so are worth a look, though no stage is faster.
+constexpr double kMoreRows = 1.01;
+// Estimates are as good as that: who is behind by more, in time and in use of devices, is not
+// replayed.
+constexpr double kFarBehind = 0.2;
+
+// Of a step by which stages are compared.
+constexpr std::uint64_t kSequences = 64;
+
+SchedulerLimits limits_of(const PipelineSize& size) {
+  return {size.slots, size.max_step_tokens, size.max_sequences, size.kv_blocks};
+}
 
 ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int first_rank) {
   const std::shared_ptr<const model::PartCost> parts = part_costs(input);
@@ -35,15 +51,12 @@ ReplayPipeline pipeline_of(const PlanInput& input, const PipelineSize& size, int
     stages.push_back({cost, input.machine.edge(rank, rank + 1)});
     if (!slowest || cost.seconds(decode) > slowest->seconds(decode)) slowest = cost;
   }
-  return {std::move(stages),
-          input.machine.control,
-          activation_row_bytes(input),
-          {size.slots, size.max_step_tokens, size.max_sequences, size.kv_blocks},
+  return {std::move(stages), input.machine.control, activation_row_bytes(input), limits_of(size),
           *slowest};
 }
 
 // The rows of one number of stages: time, and where it goes.
-void predict_rows(const PlanInput& input, std::span<PlanRow> rows) {
+void predict_rows(const PlanInput& input, std::span<PlanRow> rows, double affordable_work) {
   const PlanRow& most = rows.back();
   const int first_rank = first_rank_of_farthest(input.machine, most.stages(), most.replicas);
   std::vector<std::uint64_t> shares;
@@ -51,7 +64,7 @@ void predict_rows(const PlanInput& input, std::span<PlanRow> rows) {
     shares.push_back((input.records + row.replicas - 1) / row.replicas);
   }
   const std::vector<Prediction> predictions =
-      predict(pipeline_of(input, most.size, first_rank), input.lengths, shares);
+      predict(pipeline_of(input, most.size, first_rank), {input.lengths}, shares, affordable_work);
   const MeanLengths mean = mean_lengths(input.lengths);
   const auto records = static_cast<double>(input.records);
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -59,20 +72,76 @@ void predict_rows(const PlanInput& input, std::span<PlanRow> rows) {
     row.prediction = predictions[i];
     row.prompt_tokens_per_second = records * mean.prompt / row.prediction.seconds;
     row.answer_tokens_per_second = records * mean.answer / row.prediction.seconds;
-    row.kv_share =
-        row.prediction.sequences / (static_cast<double>(row.size.slots) * row.size.max_sequences);
+    const double room = static_cast<double>(row.size.slots) * row.size.max_sequences;
+    row.kv_share = row.prediction.sequences / std::min(room, static_cast<double>(shares[i]));
   }
 }
 
-// The least, and from there on powers of two, those and a half, and the most.
-std::set<std::uint32_t> stage_numbers(std::uint32_t least, std::uint32_t most) {
-  std::set<std::uint32_t> numbers = {least, most};
-  for (std::uint32_t n = 1; n <= most; n *= 2) {
-    for (const std::uint32_t candidate : {n, n + n / 2}) {
-      if (candidate > least && candidate <= most) numbers.insert(candidate);
+// A number of stages that may be worth a replay.
+struct Candidate {
+  PipelineSize size;
+  double speed = 0;  // rows of a pipeline a second, about
+  double stages() const { return static_cast<double>(size.ranks.size()); }
+};
+
+// Those numbers of stages, from the least, that are better than all smaller ones in something: the
+// slowest stage's time, or, where KV memory limits it, how many rows share a step.
+std::vector<Candidate> candidates(const PlanInput& input, std::uint32_t least, std::uint32_t most) {
+  const std::shared_ptr<const model::PartCost> parts = part_costs(input);
+  const MeanLengths mean = mean_lengths(input.lengths);
+  double shortest = std::numeric_limits<double>::infinity();
+  double most_rows = 0;
+  std::vector<Candidate> found;
+  for (std::uint32_t stages = least; stages <= most; ++stages) {
+    PipelineFit fit = fit_pipeline(input, stages);
+    if (!fit.size) continue;
+    const auto slowest = [&](double rows) {
+      const auto sequences = static_cast<std::uint64_t>(std::max(rows, 1.0));
+      const model::StepShape step = model::steady_step(sequences, mean.prompt, mean.answer);
+      double seconds = 0;
+      for (const RankMemory& rank : fit.size->ranks) {
+        seconds = std::max(seconds, model::StepCost(parts, rank.layers).seconds(step));
+      }
+      return seconds;
+    };
+    const double at_once = std::min(sequences_at_once(limits_of(*fit.size), input.lengths),
+                                    static_cast<double>(input.records));
+    const double rows = at_once / fit.size->slots;
+    const double seconds = slowest(kSequences);
+    if (seconds >= shortest && rows <= kMoreRows * most_rows) continue;
+    shortest = std::min(shortest, seconds);
+    most_rows = std::max(most_rows, rows);
+    const double speed = rows / slowest(rows);
+    found.push_back({std::move(*fit.size), speed});
+  }
+  return found;
+}
+
+// Of the candidates the least, those that may be the fastest on so many devices, those that may use
+// devices best, and the one after these, which shows what more stages cost.
+std::vector<PipelineSize> sizes_to_replay(std::vector<Candidate> found, std::uint32_t devices) {
+  const auto on_all = [&](const Candidate& one) {
+    return one.speed * std::floor(devices / one.stages());
+  };
+  double fastest = 0;
+  double best_use = 0;
+  std::size_t best_user = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    fastest = std::max(fastest, on_all(found[i]));
+    const double use = found[i].speed / found[i].stages();
+    if (use <= best_use) continue;
+    best_use = use;
+    best_user = i;
+  }
+  std::vector<PipelineSize> sizes;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const Candidate& one = found[i];
+    if (i == 0 || i == best_user + 1 || on_all(one) >= (1 - kFarBehind) * fastest ||
+        one.speed / one.stages() >= (1 - kFarBehind) * best_use) {
+      sizes.push_back(std::move(found[i].size));
     }
   }
-  return numbers;
+  return sizes;
 }
 
 void predict_rows(const PlanInput& input, std::vector<PlanRow>& rows, int threads) {
@@ -83,6 +152,7 @@ void predict_rows(const PlanInput& input, std::vector<PlanRow>& rows, int thread
     parts.emplace_back(begin, end);
     begin = end;
   }
+  const double affordable_work = kReplayWork / static_cast<double>(parts.size());
   // The longest ones, which are the last, first.
   std::atomic<std::size_t> next = 0;
   std::exception_ptr failure;
@@ -90,7 +160,7 @@ void predict_rows(const PlanInput& input, std::vector<PlanRow>& rows, int thread
   const auto work = [&] {
     try {
       for (std::size_t i = next++; i < parts.size(); i = next++) {
-        predict_rows(input, parts[parts.size() - 1 - i]);
+        predict_rows(input, parts[parts.size() - 1 - i], affordable_work);
       }
     } catch (...) {
       const std::lock_guard lock(failing);
@@ -190,9 +260,9 @@ Plan make_plan(const PlanInput& input, int threads) {
   }
   const std::uint32_t fewest = least * std::max(input.replicas, 1u);
   if (!fit.size || (input.devices > 0 && fewest > input.devices)) {
-    throw UsageError(fmt::format("no layout fits {} device{} of {}: {}",
-                                 input.devices > 0 ? input.devices : last,
-                                 input.devices == 1 ? "" : "s", input.machine.text,
+    const std::uint32_t devices = input.devices > 0 ? input.devices : last;
+    throw UsageError(fmt::format("no layout fits {} device{} of {}: {}", devices,
+                                 devices == 1 ? "" : "s", input.machine.text,
                                  fit.size ? fmt::format("{} are needed", fewest) : fit.reason));
   }
   plan.devices = input.devices > 0 ? input.devices : 4 * fewest;
@@ -200,9 +270,9 @@ Plan make_plan(const PlanInput& input, int threads) {
   const std::uint32_t most =
       input.stages > 0 ? input.stages
                        : std::min(most_stages, plan.devices / std::max(input.replicas, 1u));
-  for (const std::uint32_t stages : stage_numbers(least, most)) {
-    fit = fit_pipeline(input, stages);
-    if (!fit.size) continue;
+  plan.most_stages = most;
+  for (const PipelineSize& size : sizes_to_replay(candidates(input, least, most), plan.devices)) {
+    const auto stages = static_cast<std::uint32_t>(size.ranks.size());
     const auto records = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(input.records, std::numeric_limits<std::uint32_t>::max()));
     const std::uint32_t side_by_side = std::min(plan.devices / stages, records);
@@ -211,13 +281,36 @@ Plan make_plan(const PlanInput& input, int threads) {
     for (const std::uint32_t replicas : numbers) {
       PlanRow& row = plan.rows.emplace_back();
       row.replicas = replicas;
-      row.size = *fit.size;
+      row.size = size;
     }
   }
   predict_rows(input, plan.rows, threads);
   plan.best = best_row(plan.rows);
   plan.turning = turning_point(plan.rows);
   return plan;
+}
+
+std::vector<std::size_t> rows_that_matter(const Plan& plan) {
+  std::vector<std::size_t> by_devices(plan.rows.size());
+  std::iota(by_devices.begin(), by_devices.end(), std::size_t{0});
+  const auto seconds = [&](std::size_t row) { return plan.rows[row].prediction.seconds; };
+  std::sort(by_devices.begin(), by_devices.end(), [&](std::size_t a, std::size_t b) {
+    const std::uint32_t of_a = plan.rows[a].devices();
+    const std::uint32_t of_b = plan.rows[b].devices();
+    return of_a != of_b ? of_a < of_b : seconds(a) < seconds(b);
+  });
+  const auto is_turning = [&](const PlanRow& row) {
+    return plan.turning && row.replicas == plan.rows.front().replicas &&
+           (row.stages() == plan.turning->stages || row.stages() == plan.turning->beyond);
+  };
+  std::vector<std::size_t> rows;
+  double shortest = std::numeric_limits<double>::infinity();
+  for (const std::size_t row : by_devices) {
+    const bool is_faster = seconds(row) < shortest;
+    shortest = std::min(shortest, seconds(row));
+    if (is_faster || row == plan.best || is_turning(plan.rows[row])) rows.push_back(row);
+  }
+  return rows;
 }
 
 std::vector<std::string> layout_arguments(const PlanRow& row) {

@@ -32,7 +32,8 @@ struct PlanRow {
   // Of all replicas together, of the whole job.
   double prompt_tokens_per_second = 0;
   double answer_tokens_per_second = 0;
-  double kv_share = 0;  // of the sequences that the slots have room for, what the KV holds
+  // Of the sequences that the slots have room for, and that there are, what the KV holds.
+  double kv_share = 0;
 
   std::uint32_t stages() const { return static_cast<std::uint32_t>(size.ranks.size()); }
   std::uint32_t devices() const { return replicas * stages(); }
@@ -44,7 +45,7 @@ struct PlanRow {
 // Where more stages make devices less useful than more replicas would.
 struct TurningPoint {
   std::uint32_t stages = 0;  // that make devices most useful
-  std::uint32_t beyond = 0;  // the next number that was looked at
+  std::uint32_t beyond = 0;  // the next number that makes the slowest stage faster
   double less = 0;           // what each device does less then, as a part
   Loss why = Loss::uneven_stages;
 };
@@ -55,11 +56,16 @@ struct Plan {
   std::size_t best = 0;  // the shortest time; among those within 2 % of it the fewest devices
   std::optional<TurningPoint> turning;  // empty: it was not reached
   std::uint32_t devices = 0;            // that there are at most
+  std::uint32_t most_stages = 0;        // that were looked at
   std::string too_few;  // why fewer stages than the first row's do not fit; empty: it is one
 };
 
 // Throws UsageError where nothing fits, and what replay() throws. `threads` replay at a time.
 Plan make_plan(const PlanInput& input, int threads);
+
+// Of the plan's rows, by devices: those that no row with as few devices is as fast as, the best
+// one, and those of the turning point.
+std::vector<std::size_t> rows_that_matter(const Plan& plan);
 
 // The options by which a run has the row's layout: without them it would choose for itself, by
 // other rules.

@@ -1,10 +1,13 @@
 #include "jobs/plan_report.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "jobs/report.hpp"
 
@@ -26,35 +29,44 @@ std::string whole(double number) {
   return format_grouped(static_cast<std::uint64_t>(std::llround(std::max(number, 0.0))));
 }
 
+// Of short jobs, too.
+std::string format_device_hours(double hours) {
+  if (hours < 0.001) return "<0.001";
+  return hours < 1 ? fmt::format("{:.3f}", hours) : fmt::format("{:.1f}", hours);
+}
+
+std::string counted(double number, std::string_view noun) {
+  const auto count = static_cast<std::uint64_t>(std::llround(std::max(number, 0.0)));
+  return fmt::format("{} {}{}", format_grouped(count), noun, plural(count));
+}
+
 std::string format_layout(const PlanInput& input, const PlanRow& row) {
   const auto per_node = static_cast<std::uint32_t>(input.machine.devices_per_node);
   const std::uint32_t nodes = (row.devices() + per_node - 1) / per_node;
-  return fmt::format(
-      "{} replica{} of {} stage{}: {} device{} on {} node{}, {}, {:.1f} device-hours", row.replicas,
-      plural(row.replicas), row.stages(), plural(row.stages()), row.devices(),
-      plural(row.devices()), nodes, plural(nodes), format_duration(row.prediction.seconds),
-      row.device_hours());
+  return fmt::format("{} replica{} of {} stage{}: {} device{} on {} node{}, {}, {} device-hours",
+                     row.replicas, plural(row.replicas), row.stages(), plural(row.stages()),
+                     row.devices(), plural(row.devices()), nodes, plural(nodes),
+                     format_duration(row.prediction.seconds),
+                     format_device_hours(row.device_hours()));
 }
 
-// What most of the lost time is lost to.
+// What most of the lost time is lost to: KV memory, for which only the sequences are known, and the
+// largest of the others.
 std::string main_cost(const PlanRow& row) {
   constexpr double kFewSequences = 0.5;
-  const auto replayed = static_cast<double>(row.prediction.replayed_records);
-  if (row.kv_share < kFewSequences && replayed > row.prediction.sequences) {
-    return fmt::format("{}: {} sequences at once", to_string(Loss::kv_memory),
-                       whole(row.prediction.sequences));
+  std::vector<std::string> costs;
+  if (row.kv_share < kFewSequences) {
+    costs.push_back(fmt::format("{}: {} at once", to_string(Loss::kv_memory),
+                                counted(row.prediction.sequences, "sequence")));
   }
-  struct Cost {
-    double share;
-    std::string_view name;
-  };
-  const Cost costs[] = {{1 - row.prediction.evenness, to_string(Loss::uneven_stages)},
-                        {row.prediction.waiting, to_string(Loss::waiting)},
-                        {row.prediction.drain, to_string(Loss::drain)}};
-  const Cost* const most =
-      std::max_element(std::begin(costs), std::end(costs),
-                       [](const Cost& a, const Cost& b) { return a.share < b.share; });
-  return most->share < 0.005 ? "" : fmt::format("{} {:.0f} %", most->name, 100 * most->share);
+  const std::pair<double, Loss> others[] = {{1 - row.prediction.evenness, Loss::uneven_stages},
+                                            {row.prediction.waiting, Loss::waiting},
+                                            {row.prediction.drain, Loss::drain}};
+  const auto& [share, loss] =
+      *std::max_element(std::begin(others), std::end(others),
+                        [](const auto& a, const auto& b) { return a.first < b.first; });
+  if (share >= 0.005) costs.push_back(fmt::format("{} {:.0f} %", to_string(loss), 100 * share));
+  return fmt::format("{}", fmt::join(costs, "; "));
 }
 
 std::string format_turning(const TurningPoint& turning) {
@@ -78,6 +90,15 @@ std::string format_turning(const TurningPoint& turning) {
   }
   return fmt::format("up to {}; with {} a device does {:.0f} % less: {}", turning.stages,
                      turning.beyond, 100 * turning.less, why);
+}
+
+std::string all_pay(const Plan& plan) {
+  const std::uint32_t stages = plan.rows.back().stages();
+  return fmt::format(
+      "up to {}, {}", stages,
+      stages == plan.most_stages
+          ? "the most that were looked at"
+          : fmt::format("since more, to {}, make the slowest one no faster", plan.most_stages));
 }
 
 std::string from_to(std::int64_t first, std::int64_t last) {
@@ -114,14 +135,14 @@ std::string format_rows(const Plan& plan) {
       fmt::format("  {:>8} {:>6} {:>7} {:>5} {:>10} {:>10} {:>10} {:>11} {:>8}  {}\n", "replicas",
                   "stages", "devices", "slots", "KV tokens", "prefill/s", "decode/s", "time",
                   "device-h", "most is lost to");
-  for (std::size_t i = 0; i < plan.rows.size(); ++i) {
+  for (const std::size_t i : rows_that_matter(plan)) {
     const PlanRow& row = plan.rows[i];
-    std::string line =
-        fmt::format("{} {:>8} {:>6} {:>7} {:>5} {:>10} {:>10} {:>10} {:>11} {:>8.1f}  {}",
-                    i == plan.best ? '*' : ' ', row.replicas, row.stages(), row.devices(),
-                    row.size.slots, format_count(row.size.kv_tokens()),
-                    whole(row.prompt_tokens_per_second), whole(row.answer_tokens_per_second),
-                    format_duration(row.prediction.seconds), row.device_hours(), main_cost(row));
+    std::string line = fmt::format(
+        "{} {:>8} {:>6} {:>7} {:>5} {:>10} {:>10} {:>10} {:>11} {:>8}  {}",
+        i == plan.best ? '*' : ' ', row.replicas, row.stages(), row.devices(), row.size.slots,
+        format_count(row.size.kv_tokens()), whole(row.prompt_tokens_per_second),
+        whole(row.answer_tokens_per_second), format_duration(row.prediction.seconds),
+        format_device_hours(row.device_hours()), main_cost(row));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
@@ -140,8 +161,8 @@ std::string format_source(const PlanInput& input, const PlanSource& source) {
       records += fmt::format(", {} of those read cannot", format_grouped(source.records_failed));
     }
     text += labelled("records", records);
-    text += labelled("", fmt::format("lengths are those of {} records, read and tokenized",
-                                     format_grouped(read)));
+    text += labelled("", fmt::format("lengths are those of {} record{}, read and tokenized",
+                                     format_grouped(read), plural(read)));
   }
   text += labelled("prompts", describe(source.prompts) + " tokens");
   text += labelled("answers", describe(source.answers) +
@@ -217,20 +238,22 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
   text += "\n" + labelled("smallest", format_layout(input, smallest));
   if (!plan.too_few.empty()) text += labelled("", plan.too_few);
   text += labelled("best", format_layout(input, best));
-  text +=
-      labelled("stages pay", plan.turning ? format_turning(*plan.turning)
-                                          : fmt::format("up to {}, the most that were looked at",
-                                                        plan.rows.back().stages()));
+  text += labelled("stages pay", plan.turning ? format_turning(*plan.turning) : all_pay(plan));
   text += fmt::format("\nmemory of each rank, best layout, of {} a device:\n",
                       format_bytes(input.machine.device.memory_bytes));
   text += format_memory(input, best);
-  text += "\nalternatives (* the best; tokens/s of the whole job):\n" + format_rows(plan);
+  text +=
+      "\nalternatives, each faster than all with no more devices (* the best; tokens/s of the "
+      "whole "
+      "job):\n" +
+      format_rows(plan);
   if (std::any_of(plan.rows.begin(), plan.rows.end(),
                   [](const PlanRow& row) { return row.prediction.is_sample; })) {
     text +=
-        "Of large datasets a sample is replayed: filling the pipeline, twice what runs at once, "
-        "and "
-        "the\ndrain. The records behind it take as long as those in its middle.\n";
+        "Of large datasets a sample is replayed: filling the pipeline until what runs at once is "
+        "as "
+        "it\nstays, going on so, and the drain. The records behind it take as long as those in its "
+        "middle.\n";
   }
   return text;
 }
@@ -255,6 +278,7 @@ json to_json(const PlanInput& input, const Plan& plan, const PlanSource& source)
           {"machine_figures", figures(input.machine)},
           {"measured", source.measured},
           {"devices", plan.devices},
+          {"most_stages", plan.most_stages},
           {"input", source.input},
           {"records", input.records},
           {"records_read", source.records_read},

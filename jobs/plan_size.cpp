@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "jobs/pipeline.hpp"
-#include "jobs/prediction.hpp"
+#include "jobs/replay_sample.hpp"
 #include "jobs/report.hpp"
 #include "jobs/slots.hpp"
 #include "jobs/stage_setup.hpp"
@@ -30,18 +30,22 @@ std::uint64_t longest_record(const std::vector<ReplayRecord>& lengths) {
   return longest;
 }
 
-// As a run has them cut for such devices and records.
-std::vector<model::StageRange> cut(const PlanInput& input, std::uint32_t stages,
-                                   const model::PartCost& parts, std::uint32_t max_step_tokens) {
+// What steps leave of a device's memory.
+std::uint64_t memory_left(const PlanInput& input, std::uint32_t stages,
+                          std::uint32_t max_step_tokens) {
   const std::uint64_t all = input.machine.device.memory_bytes;
-  const std::uint64_t left = memory_beside_steps(
-      all - std::min(all, model::gpu_reserve_bytes(all)), input.config, input.dtype,
-      max_step_tokens, static_cast<int>(input.slots > 0 ? input.slots : most_slots(stages)));
+  return memory_beside_steps(all - std::min(all, model::gpu_reserve_bytes(all)), input.config,
+                             input.dtype, max_step_tokens,
+                             static_cast<int>(input.slots > 0 ? input.slots : most_slots(stages)));
+}
+
+// As a run has them cut for such devices and records, which leave `memory` for weights.
+std::vector<model::StageRange> cut(const PlanInput& input, std::uint32_t stages,
+                                   const model::PartCost& parts, std::uint64_t memory) {
   constexpr std::uint64_t kSequences = 64;  // of a slot
   const MeanLengths mean = mean_lengths(input.lengths);
   const model::StepShape step = model::steady_step(kSequences, mean.prompt, mean.answer);
-  const model::StageRank rank{model::part_seconds(parts, step),
-                              left - std::min(left, input.kv_memory)};
+  const model::StageRank rank{model::part_seconds(parts, step), memory};
   const std::vector<model::StageRank> ranks(stages, rank);
   const auto with_kv = [&](std::uint64_t tokens) {
     return model::cut_stages(input.config.num_layers, ranks,
@@ -71,18 +75,29 @@ std::uint64_t PipelineSize::kv_tokens() const {
 }
 
 PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
+  const std::uint64_t device_bytes = input.machine.device.memory_bytes;
   PipelineSize size;
   size.max_step_tokens = input.max_step_tokens > 0 ? input.max_step_tokens
                          : input.machine.gpus      ? kGpuStepTokens
                                                    : kCpuStepTokens;
   size.max_sequences = std::min(PipelineOptions{}.max_sequences, size.max_step_tokens);
   const std::shared_ptr<const model::PartCost> parts = part_costs(input);
+  const std::uint64_t left = memory_left(input, stages, size.max_step_tokens);
+  if (input.kv_memory > left) {
+    return {std::nullopt,
+            fmt::format("--kv-memory {} is more than the {} that a device has beside steps: give "
+                        "less",
+                        format_bytes(input.kv_memory), format_bytes(left))};
+  }
   std::vector<model::StageRange> ranges;
   try {
-    ranges = cut(input, stages, *parts, size.max_step_tokens);
+    ranges = cut(input, stages, *parts, left - input.kv_memory);
   } catch (const model::ModelError& error) {
     return {std::nullopt,
-            fmt::format("with {} stage{}: {}", stages, stages == 1 ? "" : "s", error.what())};
+            fmt::format("with {} stage{}: {}{}", stages, stages == 1 ? "" : "s", error.what(),
+                        input.kv_memory == 0 ? ""
+                                             : fmt::format(", beside --kv-memory {}",
+                                                           format_bytes(input.kv_memory)))};
   }
   if (input.slots > 0) {
     size.slots = input.slots;
@@ -99,7 +114,6 @@ PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
   options.slots = size.slots;
   options.max_context = input.context_limit;
 
-  const std::uint64_t device_bytes = input.machine.device.memory_bytes;
   const std::uint64_t longest = longest_record(input.lengths);
   std::uint64_t blocks = useful_kv_blocks(size.slots, size.max_sequences, input.context_limit);
   std::vector<std::uint64_t> block_bytes;
@@ -122,7 +136,14 @@ PipelineFit fit_pipeline(const PlanInput& input, std::uint32_t stages) {
                                                   "tokens",
                                                   format_grouped(longest)))};
     }
-    const std::uint64_t wanted = input.kv_memory > 0 ? std::min(input.kv_memory, most) : most;
+    if (input.kv_memory > most) {
+      return {std::nullopt,
+              fmt::format("with {} stage{} --kv-memory {} is more than the {} that a device has "
+                          "beside weights and steps: give less",
+                          stages, stages == 1 ? "" : "s", format_bytes(input.kv_memory),
+                          format_bytes(most))};
+    }
+    const std::uint64_t wanted = input.kv_memory > 0 ? input.kv_memory : most;
     blocks = std::min(blocks, wanted / memory.kv_block_bytes);
     block_bytes.push_back(memory.kv_block_bytes);
   }

@@ -20,22 +20,16 @@ struct Prediction {
   double drain = 0;          // likewise
 };
 
-// For each of some numbers of records whose lengths are drawn evenly from `lengths`, which is not
-// empty. Of many records so many are replayed as fill the pipeline, run at once twice, and let it
-// run empty; those behind take as long as the ones in the middle. Throws what replay() throws.
-std::vector<Prediction> predict(const ReplayPipeline& pipeline,
-                                const std::vector<ReplayRecord>& lengths,
-                                const std::vector<std::uint64_t>& records);
-
-// Records in an order and number for a replay that stands for `records` records: evenly drawn from
-// `lengths`, the last `last` of them longest first, as a run keeps short ones for its drain.
-std::vector<ReplayRecord> draw_records(const std::vector<ReplayRecord>& lengths,
-                                       std::uint64_t records, std::uint64_t last);
-
-struct MeanLengths {
-  double prompt = 0;
-  double answer = 0;
+struct KnownLengths {
+  const std::vector<ReplayRecord>& lengths;  // not empty
+  bool all_in_order = false;  // they are all of the records, as a run began them, else drawn from
 };
-MeanLengths mean_lengths(const std::vector<ReplayRecord>& lengths);
+
+// For each of some numbers of records, not empty. Where that is not too many they are all replayed,
+// in the order of a run; else a sample that fills the pipeline until what runs at once is as it
+// stays, goes on so, and lets it run empty; those behind take as long as its middle. Throws what
+// replay() throws.
+std::vector<Prediction> predict(const ReplayPipeline& pipeline, const KnownLengths& known,
+                                const std::vector<std::uint64_t>& records, double affordable_work);
 
 }  // namespace penstock::jobs

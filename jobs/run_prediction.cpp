@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "jobs/report.hpp"
@@ -10,6 +11,8 @@ namespace penstock::jobs {
 namespace {
 
 constexpr std::size_t kMostLengths = 65536;
+// Some seconds of replay.
+constexpr double kAffordableWork = 1e7;
 
 }  // namespace
 
@@ -17,7 +20,7 @@ std::optional<Work> LengthRecorder::next() {
   std::optional<Work> work = workload_.next();
   if (work && !work->prompt.empty()) {
     const std::size_t known = work->prompt.size() + work->generated.size();
-    under_way_[work->record] = {static_cast<std::uint32_t>(known), 0, work->max_tokens};
+    under_way_[work->record] = {begun_++, {static_cast<std::uint32_t>(known), 0, work->max_tokens}};
   }
   return work;
 }
@@ -26,14 +29,14 @@ bool LengthRecorder::accept(std::uint64_t record, std::int32_t token) {
   const bool complete = workload_.accept(record, token);
   const auto entry = under_way_.find(record);
   if (entry == under_way_.end()) return complete;
-  ++entry->second.answer_tokens;
+  ++entry->second.lengths.answer_tokens;
   if (!complete) return false;
-  if (finished_++ % every_ == 0) lengths_.push_back(entry->second);
+  ++finished_;
+  if (entry->second.begun % every_ == 0) noted_.push_back(entry->second);
   under_way_.erase(entry);
-  if (lengths_.size() == kMostLengths) {
-    for (std::size_t i = 0; i < kMostLengths / 2; ++i) lengths_[i] = lengths_[2 * i];
-    lengths_.resize(kMostLengths / 2);
+  if (noted_.size() == kMostLengths) {
     every_ *= 2;
+    std::erase_if(noted_, [&](const Begun& begun) { return begun.begun % every_ != 0; });
   }
   return true;
 }
@@ -43,9 +46,19 @@ void LengthRecorder::reject(std::uint64_t record, const std::string& reason) {
   workload_.reject(record, reason);
 }
 
+std::vector<ReplayRecord> LengthRecorder::lengths() const {
+  std::vector<Begun> sorted = noted_;
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Begun& a, const Begun& b) { return a.begun < b.begun; });
+  std::vector<ReplayRecord> lengths;
+  lengths.reserve(sorted.size());
+  for (const Begun& record : sorted) lengths.push_back(record.lengths);
+  return lengths;
+}
+
 std::optional<Prediction> predict_run(const StageSetup& setup, const PipelineChoice& choice,
                                       const LengthRecorder& recorder) {
-  if (!setup.cut.in_seconds || recorder.lengths().empty() || !recorder.all_finished()) {
+  if (!setup.cut.in_seconds || recorder.finished() == 0 || !recorder.all_finished()) {
     return std::nullopt;
   }
   // Between real ranks messages take a trip's time, where that was measured; it is taken to be the
@@ -65,7 +78,9 @@ std::optional<Prediction> predict_run(const StageSetup& setup, const PipelineCho
     pipeline.stages.push_back(
         {setup.cut.costs[i], choice.machine ? choice.machine->edge(rank, rank + 1) : edge});
   }
-  return predict(pipeline, recorder.lengths(), {recorder.finished()}).front();
+  const std::vector<ReplayRecord> lengths = recorder.lengths();
+  const bool are_all = lengths.size() == recorder.finished();
+  return predict(pipeline, {lengths, are_all}, {recorder.finished()}, kAffordableWork).front();
 }
 
 std::string format_predicted_run(const Prediction& prediction, double measured_seconds) {

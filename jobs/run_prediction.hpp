@@ -33,14 +33,19 @@ class LengthRecorder : public Workload {
 
   bool all_finished() const { return under_way_.empty(); }
   std::uint64_t finished() const { return finished_; }
-  const std::vector<ReplayRecord>& lengths() const { return lengths_; }
+  std::vector<ReplayRecord> lengths() const;  // in the order in which the run began them
 
  private:
+  struct Begun {
+    std::uint64_t begun = 0;  // records begun before
+    ReplayRecord lengths;
+  };
   Workload& workload_;
-  std::unordered_map<std::uint64_t, ReplayRecord> under_way_;
-  std::vector<ReplayRecord> lengths_;
+  std::unordered_map<std::uint64_t, Begun> under_way_;
+  std::vector<Begun> noted_;
+  std::uint64_t begun_ = 0;
   std::uint64_t finished_ = 0;
-  std::uint64_t every_ = 1;  // of so many finished records one is noted
+  std::uint64_t every_ = 1;  // of so many records begun one is noted
 };
 
 // Of the run's records, by replay. Empty where nothing tells seconds of these devices: no

@@ -5,7 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <numeric>
+#include <limits>
+#include <set>
 
 #include "jobs/launch.hpp"
 #include "jobs/plan_report.hpp"
@@ -81,6 +82,19 @@ TEST(PlanSize, TheLongestRecordMustFitTheKvCache) {
   EXPECT_TRUE(fit_pipeline(input, 1).size);
   input.kv_memory = 162 * 32 * kLayerBlock;
   EXPECT_THAT(fit_pipeline(input, 1).reason, AllOf(HasSubstr("--kv-memory"), HasSubstr("5,200")));
+}
+
+TEST(PlanSize, KvMemoryMustBeThere) {
+  PlanInput input =
+      job(tests::llama_8b(), parse_virtual_machine("h100-sxm"), 100, {{512, 256, 256}});
+  input.kv_memory = std::uint64_t{500} << 30;
+  EXPECT_THAT(fit_pipeline(input, 1).reason,
+              AllOf(HasSubstr("--kv-memory 537 GB is more than the "), HasSubstr("give less")));
+  // As much as there is, but for weights.
+  input.kv_memory = std::uint64_t{70} << 30;
+  EXPECT_THAT(fit_pipeline(input, 1).reason,
+              AllOf(HasSubstr("of the 32 layers"), HasSubstr("beside --kv-memory 75.2 GB")));
+  EXPECT_TRUE(fit_pipeline(input, 16).size);
 }
 
 TEST(PlanSize, WeightsThatDoNotFitAreNamed) {
@@ -170,38 +184,6 @@ TEST(Plan, ReplicasShareTheRecords) {
   EXPECT_NEAR(plan.rows[1].prediction.seconds / plan.rows[0].prediction.seconds, 0.5, 0.02);
 }
 
-// The sample's time is that of all records, which is known here by replaying them.
-TEST(Plan, ASampleStandsForAllRecords) {
-  std::vector<ReplayRecord> lengths;
-  for (std::uint32_t i = 0; i < 97; ++i) lengths.push_back({10 + i, 5 + i * i % 31, 40});
-  PlanInput input =
-      job(tests::tiny_llama(), parse_virtual_machine("h100-sxm,25gbe"), 19400, lengths);
-  input.devices = 2;
-  input.stages = 2;
-  const Plan plan = make_plan(input, 1);
-  const PlanRow& row = plan.rows[0];
-  ASSERT_TRUE(row.prediction.is_sample);
-  ASSERT_LT(row.prediction.replayed_records, 19400u / 2);
-
-  const auto parts =
-      model::cost_by_device(input.config, input.dtype, input.kv_dtype, input.machine.device);
-  ReplayPipeline pipeline{
-      {},
-      input.machine.control,
-      activation_row_bytes(input),
-      {row.size.slots, row.size.max_step_tokens, row.size.max_sequences, row.size.kv_blocks},
-      model::StepCost(parts, row.size.ranks[0].layers)};
-  for (const RankMemory& rank : row.size.ranks) {
-    pipeline.stages.push_back({model::StepCost(parts, rank.layers), input.machine.between_nodes});
-  }
-  const std::vector<ReplayRecord> all = draw_records(lengths, 19400, 0);
-  ReplayWorkload workload([&, next = std::size_t{0}]() mutable {
-    return next < all.size() ? std::optional(all[next++]) : std::nullopt;
-  });
-  const double seconds = replay(pipeline, workload).seconds;
-  EXPECT_NEAR(row.prediction.seconds / seconds, 1, 0.03);
-}
-
 TEST(Plan, StagesThatBringNothingAreTold) {
   // A step takes as long on half of the layers, so two stages need twice the time of devices.
   PlanInput input = job(tests::tiny_llama(), steps_of_10_ms(), 2000, {{4, 10, 10}});
@@ -213,6 +195,64 @@ TEST(Plan, StagesThatBringNothingAreTold) {
   EXPECT_EQ(plan.turning->why, Loss::small_steps);
   EXPECT_EQ(plan.rows[plan.best].replicas, 2u);
   EXPECT_EQ(plan.rows[plan.best].stages(), 1u);
+}
+
+PlanInput job_of_70b() {
+  return job(tests::llama_70b(), parse_virtual_machine("h100-sxm"), 1500, {{200, 50, 50}});
+}
+
+double best_seconds(const PlanInput& input) {
+  const Plan plan = make_plan(input, 2);
+  return plan.rows[plan.best].prediction.seconds;
+}
+
+TEST(Plan, MoreDevicesAreNeverSlower) {
+  PlanInput input = job_of_70b();
+  double shortest = std::numeric_limits<double>::infinity();
+  for (input.devices = 2; input.devices <= 18; ++input.devices) {
+    const double seconds = best_seconds(input);
+    EXPECT_LT(seconds, 1.021 * shortest) << input.devices;
+    shortest = std::min(shortest, seconds);
+  }
+}
+
+// 14 devices: two pipelines of 7 stages.
+TEST(Plan, NoNumberOfStagesIsFasterThanTheBest) {
+  PlanInput input = job_of_70b();
+  input.devices = 14;
+  const double best = best_seconds(input);
+  for (input.stages = 2; input.stages <= 14; ++input.stages) {
+    EXPECT_LT(best, 1.021 * best_seconds(input)) << input.stages;
+  }
+}
+
+TEST(Plan, StagesThatMakeNoneFasterAreNotTried) {
+  PlanInput input = job_of_70b();
+  input.devices = 16;
+  std::set<std::uint32_t> stages;
+  for (const PlanRow& row : make_plan(input, 2).rows) stages.insert(row.stages());
+  // 80 layers and a head: 6 layers on the slowest of 14 stages, and of 15 and 16.
+  EXPECT_TRUE(stages.contains(14));
+  EXPECT_FALSE(stages.contains(15));
+}
+
+TEST(Plan, RowsThatMatter) {
+  Plan plan;
+  const auto add = [&](std::uint32_t stages, std::uint32_t replicas, double seconds) {
+    PlanRow& row = plan.rows.emplace_back();
+    row.size.ranks.resize(stages);
+    row.replicas = replicas;
+    row.prediction.seconds = seconds;
+  };
+  add(1, 1, 100);
+  add(1, 8, 13);
+  add(2, 1, 110);  // slower than with one device
+  add(2, 4, 12);
+  add(4, 1, 25);
+  plan.best = 3;
+  EXPECT_THAT(rows_that_matter(plan), ElementsAre(0, 4, 3));
+  plan.turning = TurningPoint{1, 2, 0.5, Loss::waiting};
+  EXPECT_THAT(rows_that_matter(plan), ElementsAre(0, 2, 4, 3));
 }
 
 TEST(Plan, OnlyTheStagesAndReplicasAskedFor) {
@@ -265,27 +305,22 @@ TEST(Plan, ARunIsToldTheLayout) {
                                                  "2,1", "--max-step-tokens", "2048"));
 }
 
-TEST(DrawRecords, EachAsOftenAsTheOthers) {
-  std::vector<ReplayRecord> lengths;
-  for (std::uint32_t i = 1; i <= 10; ++i) lengths.push_back({i, 1, 1});
-  const auto counts = [&](std::uint64_t records) {
-    std::vector<int> of(11);
-    for (const ReplayRecord& record : draw_records(lengths, records, 0)) ++of[record.prompt_tokens];
-    return std::vector<int>(of.begin() + 1, of.end());
-  };
-  EXPECT_THAT(counts(10), testing::Each(1));
-  EXPECT_THAT(counts(30), testing::Each(3));
-  // Part of them: some of the short and of the long ones.
-  const std::vector<int> half = counts(5);
-  EXPECT_EQ(std::accumulate(half.begin(), half.begin() + 5, 0), 3) << testing::PrintToString(half);
-}
-
-TEST(DrawRecords, TheLastAreLongestFirst) {
-  const std::vector<ReplayRecord> lengths = {{1, 1, 7}, {2, 1, 9}, {3, 1, 8}, {9, 1, 8}};
-  const std::vector<ReplayRecord> drawn = draw_records(lengths, 4, 4);
-  std::vector<std::uint32_t> prompts;
-  for (const ReplayRecord& record : drawn) prompts.push_back(record.prompt_tokens);
-  EXPECT_THAT(prompts, ElementsAre(2, 9, 3, 1));
+TEST(PlanReport, ReasonsAndHoursOfSmallJobs) {
+  PlanInput input = job(tests::llama_70b(), parse_virtual_machine("h100-sxm"), 20, {{512, 20, 20}});
+  input.devices = input.stages = 2;
+  PlanSource source;
+  source.input = "one.jsonl";
+  source.records_read = 1;
+  source.prompts = token_histogram({512});
+  source.answers = token_histogram({20});
+  // The KV memory holds all of them.
+  const std::string small = format_plan(input, make_plan(input, 1), source);
+  EXPECT_THAT(small, AllOf(testing::Not(HasSubstr("KV memory:")), HasSubstr("of 1 record, read"),
+                           HasSubstr(", 0.001 device-hours")));
+  // Of many it holds few, and the stages are uneven besides.
+  input.records = 1000;
+  EXPECT_THAT(format_plan(input, make_plan(input, 1), source),
+              testing::ContainsRegex("KV memory: [0-9]+ sequences at once; [a-z ]+ [0-9]+ %"));
 }
 
 TEST(PlanReport, SaysWhatWasFound) {

@@ -71,7 +71,7 @@ TEST(LengthRecorder, LengthsAsTheyTurnOut) {
     EXPECT_EQ(record.max_tokens, 5u);
     answers.push_back(record.answer_tokens);
   }
-  EXPECT_EQ(answers, (std::vector<std::uint32_t>{1, 1, 2, 3}));  // as they ended
+  EXPECT_EQ(answers, (std::vector<std::uint32_t>{1, 2, 3, 1}));  // as they began
 }
 
 TEST(LengthRecorder, OfManyAnEvenSample) {

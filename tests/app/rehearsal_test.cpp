@@ -148,7 +148,7 @@ TEST_F(RehearsalTest, WhatMakesNoSenseIsRefused) {
   refused(rehearsed + Arguments{"h200", "--link", "nccl"}, "--link");
   refused(rehearsed + Arguments{"h200", "--kv-memory", "300G"}, "--kv-memory");
   const std::string small = folder_ / "small.json";
-  std::ofstream(small) << R"({"device": {"like": "h200", "name": "small", "memory_bytes": 9e9}})";
+  std::ofstream(small) << R"({"device": {"like": "h200", "name": "small", "memory_bytes": 9.5}})";
   refused(rehearsed + Arguments{small}, "small.json: 'device': 'memory_bytes' must be");
   std::ofstream(small) << R"({"device": {"like": "h200", "name": "small",
                               "memory_bytes": 9000000000}})";

@@ -124,7 +124,7 @@ std::vector<Candidate> candidates(const PlanInput& input, std::uint32_t least, s
 }
 
 // Of the candidates the least, those that may be the fastest on so many devices, those that may use
-// devices best, and the one after these, which shows what more stages cost; all of them where that
+// devices best, and those after these, which show what more stages cost; all of them where that
 // takes no time.
 std::vector<PipelineSize> sizes_to_replay(const PlanInput& input, std::vector<Candidate> found) {
   double work = 0;
@@ -132,16 +132,18 @@ std::vector<PipelineSize> sizes_to_replay(const PlanInput& input, std::vector<Ca
   work *= static_cast<double>(input.records) / static_cast<double>(input.lengths.size());
   const bool take_all = work * static_cast<double>(found.size()) <= kReplayWork;
   double fastest = 0;
-  std::size_t best_user = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    fastest = std::max(fastest, found[i].on_all);
-    if (found[i].per_device > found[best_user].per_device) best_user = i;
+  double best_use = 0;
+  for (const Candidate& one : found) {
+    fastest = std::max(fastest, one.on_all);
+    best_use = std::max(best_use, one.per_device);
   }
-  const double best_use = found.empty() ? 0 : found[best_user].per_device;
+  const auto uses_well = [&](const Candidate& one) {
+    return one.per_device >= (1 - kFarBehind) * best_use;
+  };
   std::vector<PipelineSize> sizes;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    if (take_all || i == 0 || i == best_user + 1 || found[i].on_all >= (1 - kFarBehind) * fastest ||
-        found[i].per_device >= (1 - kFarBehind) * best_use) {
+    if (take_all || i == 0 || found[i].on_all >= (1 - kFarBehind) * fastest ||
+        uses_well(found[i]) || uses_well(found[i - 1])) {
       sizes.push_back(std::move(found[i].size));
     }
   }
@@ -195,18 +197,21 @@ std::size_t best_row(const std::vector<PlanRow>& rows) {
   return best.value_or(0);
 }
 
-// Of the rows with the fewest replicas, which tell of stages alone.
+// Of the rows with the fewest replicas, which tell of stages alone: the most stages that use
+// devices as well as any.
 std::optional<TurningPoint> turning_point(const std::vector<PlanRow>& rows) {
   std::vector<const PlanRow*> line;
   for (const PlanRow& row : rows) {
     if (row.replicas == rows.front().replicas) line.push_back(&row);
   }
-  const auto top = std::max_element(line.begin(), line.end(), [](const auto* a, const auto* b) {
-    return a->tokens_per_device_hour() < b->tokens_per_device_hour();
+  double most = 0;
+  for (const PlanRow* row : line) most = std::max(most, row->tokens_per_device_hour());
+  const auto last = std::find_if(line.rbegin(), line.rend(), [&](const PlanRow* row) {
+    return row->tokens_per_device_hour() >= (1 - kAsGood) * most;
   });
-  if (top + 1 == line.end()) return std::nullopt;
-  const PlanRow& better = **top;
-  const PlanRow& worse = **(top + 1);
+  if (last == line.rbegin() || last == line.rend()) return std::nullopt;
+  const PlanRow& better = **last;
+  const PlanRow& worse = **(last - 1);
   return TurningPoint{better.stages(), worse.stages(),
                       1 - worse.tokens_per_device_hour() / better.tokens_per_device_hour(),
                       main_loss(better, worse)};

@@ -247,9 +247,8 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
                   [](const PlanRow& row) { return row.prediction.is_sample; })) {
     text +=
         "Of large datasets a sample is replayed: filling the pipeline until what runs at once is "
-        "as "
-        "it\nstays, going on so, and the drain. The records behind it take as long as those in its "
-        "middle.\n";
+        "as it\nstays, going on so, and the drain. The records behind it take as long as those in "
+        "its middle.\n";
   }
   return text;
 }

@@ -77,16 +77,17 @@ void predict_rows(const PlanInput& input, std::span<PlanRow> rows, double afford
   }
 }
 
-// A number of stages that may be worth a replay.
+// A number of stages that may be worth a replay. About how many rows it computes a second:
 struct Candidate {
   PipelineSize size;
-  double speed = 0;  // rows of a pipeline a second, about
-  double stages() const { return static_cast<double>(size.ranks.size()); }
+  double per_device = 0;  // in one pipeline
+  double on_all = 0;      // in as many as there are devices for
 };
 
 // Those numbers of stages, from the least, that are better than all smaller ones in something: the
 // slowest stage's time, or, where KV memory limits it, how many rows share a step.
-std::vector<Candidate> candidates(const PlanInput& input, std::uint32_t least, std::uint32_t most) {
+std::vector<Candidate> candidates(const PlanInput& input, std::uint32_t least, std::uint32_t most,
+                                  std::uint32_t devices) {
   const std::shared_ptr<const model::PartCost> parts = part_costs(input);
   const MeanLengths mean = mean_lengths(input.lengths);
   double shortest = std::numeric_limits<double>::infinity();
@@ -95,49 +96,54 @@ std::vector<Candidate> candidates(const PlanInput& input, std::uint32_t least, s
   for (std::uint32_t stages = least; stages <= most; ++stages) {
     PipelineFit fit = fit_pipeline(input, stages);
     if (!fit.size) continue;
+    const PipelineSize& size = *fit.size;
     const auto slowest = [&](double rows) {
       const auto sequences = static_cast<std::uint64_t>(std::max(rows, 1.0));
       const model::StepShape step = model::steady_step(sequences, mean.prompt, mean.answer);
       double seconds = 0;
-      for (const RankMemory& rank : fit.size->ranks) {
+      for (const RankMemory& rank : size.ranks) {
         seconds = std::max(seconds, model::StepCost(parts, rank.layers).seconds(step));
       }
       return seconds;
     };
-    const double at_once = std::min(sequences_at_once(limits_of(*fit.size), input.lengths),
-                                    static_cast<double>(input.records));
-    const double rows = at_once / fit.size->slots;
+    const double at_once = sequences_at_once(limits_of(size), input.lengths);
+    const auto speed = [&](double replicas) {
+      const double share = static_cast<double>(input.records) / replicas;
+      const double rows = std::min(at_once, share) / size.slots;
+      return replicas * rows / slowest(rows);
+    };
     const double seconds = slowest(kSequences);
-    if (seconds >= shortest && rows <= kMoreRows * most_rows) continue;
+    if (seconds >= shortest && at_once / size.slots <= kMoreRows * most_rows) continue;
     shortest = std::min(shortest, seconds);
-    most_rows = std::max(most_rows, rows);
-    const double speed = rows / slowest(rows);
-    found.push_back({std::move(*fit.size), speed});
+    most_rows = std::max(most_rows, at_once / size.slots);
+    const double per_device = speed(1) / stages;
+    const double on_all = speed(std::max(devices / stages, 1U));
+    found.push_back({std::move(*fit.size), per_device, on_all});
   }
   return found;
 }
 
 // Of the candidates the least, those that may be the fastest on so many devices, those that may use
-// devices best, and the one after these, which shows what more stages cost.
-std::vector<PipelineSize> sizes_to_replay(std::vector<Candidate> found, std::uint32_t devices) {
-  const auto on_all = [&](const Candidate& one) {
-    return one.speed * std::floor(devices / one.stages());
-  };
+// devices best, and those after these, which show what more stages cost; all of them where that
+// takes no time.
+std::vector<PipelineSize> sizes_to_replay(const PlanInput& input, std::vector<Candidate> found) {
+  double work = 0;
+  for (const ReplayRecord& record : input.lengths) work += replay_work(record);
+  work *= static_cast<double>(input.records) / static_cast<double>(input.lengths.size());
+  const bool take_all = work * static_cast<double>(found.size()) <= kReplayWork;
   double fastest = 0;
   double best_use = 0;
-  std::size_t best_user = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    fastest = std::max(fastest, on_all(found[i]));
-    const double use = found[i].speed / found[i].stages();
-    if (use <= best_use) continue;
-    best_use = use;
-    best_user = i;
+  for (const Candidate& one : found) {
+    fastest = std::max(fastest, one.on_all);
+    best_use = std::max(best_use, one.per_device);
   }
+  const auto uses_well = [&](const Candidate& one) {
+    return one.per_device >= (1 - kFarBehind) * best_use;
+  };
   std::vector<PipelineSize> sizes;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const Candidate& one = found[i];
-    if (i == 0 || i == best_user + 1 || on_all(one) >= (1 - kFarBehind) * fastest ||
-        one.speed / one.stages() >= (1 - kFarBehind) * best_use) {
+    if (take_all || i == 0 || found[i].on_all >= (1 - kFarBehind) * fastest ||
+        uses_well(found[i]) || uses_well(found[i - 1])) {
       sizes.push_back(std::move(found[i].size));
     }
   }
@@ -191,18 +197,21 @@ std::size_t best_row(const std::vector<PlanRow>& rows) {
   return best.value_or(0);
 }
 
-// Of the rows with the fewest replicas, which tell of stages alone.
+// Of the rows with the fewest replicas, which tell of stages alone: the most stages that use
+// devices as well as any.
 std::optional<TurningPoint> turning_point(const std::vector<PlanRow>& rows) {
   std::vector<const PlanRow*> line;
   for (const PlanRow& row : rows) {
     if (row.replicas == rows.front().replicas) line.push_back(&row);
   }
-  const auto top = std::max_element(line.begin(), line.end(), [](const auto* a, const auto* b) {
-    return a->tokens_per_device_hour() < b->tokens_per_device_hour();
+  double most = 0;
+  for (const PlanRow* row : line) most = std::max(most, row->tokens_per_device_hour());
+  const auto last = std::find_if(line.rbegin(), line.rend(), [&](const PlanRow* row) {
+    return row->tokens_per_device_hour() >= (1 - kAsGood) * most;
   });
-  if (top + 1 == line.end()) return std::nullopt;
-  const PlanRow& better = **top;
-  const PlanRow& worse = **(top + 1);
+  if (last == line.rbegin() || last == line.rend()) return std::nullopt;
+  const PlanRow& better = **last;
+  const PlanRow& worse = **(last - 1);
   return TurningPoint{better.stages(), worse.stages(),
                       1 - worse.tokens_per_device_hour() / better.tokens_per_device_hour(),
                       main_loss(better, worse)};
@@ -271,7 +280,8 @@ Plan make_plan(const PlanInput& input, int threads) {
       input.stages > 0 ? input.stages
                        : std::min(most_stages, plan.devices / std::max(input.replicas, 1u));
   plan.most_stages = most;
-  for (const PipelineSize& size : sizes_to_replay(candidates(input, least, most), plan.devices)) {
+  for (const PipelineSize& size :
+       sizes_to_replay(input, candidates(input, least, most, plan.devices))) {
     const auto stages = static_cast<std::uint32_t>(size.ranks.size());
     const auto records = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(input.records, std::numeric_limits<std::uint32_t>::max()));

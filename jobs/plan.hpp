@@ -44,7 +44,7 @@ struct PlanRow {
 
 // Where more stages make devices less useful than more replicas would.
 struct TurningPoint {
-  std::uint32_t stages = 0;  // that make devices most useful
+  std::uint32_t stages = 0;  // the most that make devices as useful as any, but for 2 %
   std::uint32_t beyond = 0;  // the next number that makes the slowest stage faster
   double less = 0;           // what each device does less then, as a part
   Loss why = Loss::uneven_stages;

@@ -242,18 +242,13 @@ std::string format_plan(const PlanInput& input, const Plan& plan, const PlanSour
   text += fmt::format("\nmemory of each rank, best layout, of {} a device:\n",
                       format_bytes(input.machine.device.memory_bytes));
   text += format_memory(input, best);
-  text +=
-      "\nalternatives, each faster than all with no more devices (* the best; tokens/s of the "
-      "whole "
-      "job):\n" +
-      format_rows(plan);
+  text += "\nalternatives (* the best; tokens/s of the whole job):\n" + format_rows(plan);
   if (std::any_of(plan.rows.begin(), plan.rows.end(),
                   [](const PlanRow& row) { return row.prediction.is_sample; })) {
     text +=
         "Of large datasets a sample is replayed: filling the pipeline until what runs at once is "
-        "as "
-        "it\nstays, going on so, and the drain. The records behind it take as long as those in its "
-        "middle.\n";
+        "as it\nstays, going on so, and the drain. The records behind it take as long as those in "
+        "its middle.\n";
   }
   return text;
 }

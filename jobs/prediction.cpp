@@ -108,13 +108,16 @@ std::vector<Prediction> predict(const ReplayPipeline& pipeline, const KnownLengt
                               : in_run_order(draw_records(lengths, number), pipeline.limits);
   };
   // Of the most records; all that are more than it has share it.
-  std::optional<Played> sample;
   const std::uint64_t most = *std::max_element(records.begin(), records.end());
+  std::optional<Played> sample;
   if (static_cast<double>(most) * work > affordable_work) {
-    if (const auto part =
-            sample_of(in_order(window_records(most)), pipeline.limits, affordable_work)) {
-      sample = play(pipeline, *part);
+    // Windows are alike; where one is little to choose from, of several.
+    std::uint64_t some = known.all_in_order ? most : window_records(most);
+    std::optional<ReplaySample> part;
+    while (!(part = sample_of(in_order(some), pipeline.limits, affordable_work)) && some < most) {
+      some = some < most / 2 ? 2 * some : most;
     }
+    if (part) sample = play(pipeline, *part);
   }
   std::vector<Prediction> predictions;
   for (const std::uint64_t number : records) {

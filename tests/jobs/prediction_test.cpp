@@ -75,6 +75,15 @@ TEST(Predict, MoreRecordsTakeLongerThoughFewerAreReplayed) {
   EXPECT_NEAR(predictions[2].seconds / predictions[1].seconds, 2, 0.1);
 }
 
+// A window of them, 65536 tokens of answers, is less than what may be replayed.
+TEST(Predict, ASampleOfManyWindows) {
+  const Prediction prediction =
+      predict(two_stages(400), {{{10, 1, 1}}}, {9'000'000'000'000'000'000U}, 1e6).front();
+  EXPECT_TRUE(prediction.is_sample);
+  EXPECT_LT(prediction.replayed_records, 1'000'000u);
+  EXPECT_GT(prediction.seconds, 1e9);
+}
+
 TEST(Predict, RecordsAreReplayedInTheOrderOfARun) {
   const ReplayPipeline pipeline = two_stages(400);
   const std::vector<ReplayRecord> lengths = skewed_lengths(500);

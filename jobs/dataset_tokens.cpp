@@ -78,8 +78,8 @@ DatasetTokens read_dataset_tokens(const DatasetTokensOptions& options,
       const std::string line = input.line(entry);
       const Request request =
           builder.build(io::parse_record(line, tokens.format), record, entry.line);
-      tokens.lengths.push_back(
-          {static_cast<std::uint32_t>(request.prompt.size()), request.params.max_tokens});
+      tokens.lengths.push_back({static_cast<std::uint32_t>(request.prompt.size()),
+                                request.params.max_tokens, entry.length, entry.prefix_hash});
     } catch (const io::RecordError& error) {
       ++tokens.failed;
       if (on_failure) on_failure({record, entry.line, error.id, error.what()});

@@ -17,6 +17,8 @@ namespace penstock::jobs {
 struct RecordTokens {
   std::uint32_t prompt = 0;
   std::uint32_t max_tokens = 0;  // of the answer, as far as the context lets it
+  std::uint32_t line_bytes = 0;
+  std::uint32_t prefix_hash = 0;  // of the line, io::IndexEntry's
 };
 
 struct DatasetTokens {
@@ -34,7 +36,7 @@ struct DatasetTokensOptions {
   std::uint64_t most = UINT64_MAX;        // records to read, evenly over the dataset
 };
 
-// `on_failure` hears of each record that cannot be answered. Memory: eight bytes a record read. The
+// `on_failure` hears of each record that cannot be answered. Memory: 16 bytes a record read. The
 // index lies in a temporary folder, which is gone before the first record is read. Throws
 // io::FileError.
 DatasetTokens read_dataset_tokens(const DatasetTokensOptions& options,

@@ -34,7 +34,8 @@ void read_lengths(const DatasetTokensOptions& dataset, const RequestBuilder& bui
   for (const RecordTokens& record : tokens.lengths) {
     const std::uint32_t answer =
         expected > 0 ? std::min(expected, record.max_tokens) : record.max_tokens;
-    input.lengths.push_back({record.prompt, answer, record.max_tokens});
+    input.lengths.push_back(
+        {record.prompt, answer, record.max_tokens, record.line_bytes, record.prefix_hash});
     prompts.push_back(record.prompt);
     answers.push_back(answer);
   }

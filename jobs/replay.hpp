@@ -59,6 +59,9 @@ struct ReplayRecord {
   std::uint32_t prompt_tokens = 1;
   std::uint32_t answer_tokens = 1;  // that it will have, at least 1
   std::uint32_t max_tokens = 1;     // what is known of that beforehand
+  // Of its line, by which a run orders it; 0: there is none.
+  std::uint32_t line_bytes = 0;
+  std::uint32_t prefix_hash = 0;
 };
 
 // Records of known lengths, in the order in which `next` gives them. Keeps some bytes for each.

@@ -11,7 +11,7 @@ namespace {
 
 // As Dataset has them.
 constexpr std::uint64_t kWindowRecords = 65536;
-// As a line of such a prompt has, about.
+// As a line of such a prompt has, about, where there is none. None begins like another one, then.
 constexpr std::uint32_t kBytesPerToken = 4;
 // A replay spends so much of a token's time on each token of a prompt, and on each record.
 constexpr double kWorkOfPromptToken = 0.02;
@@ -113,8 +113,11 @@ std::vector<ReplayRecord> in_run_order(const std::vector<ReplayRecord>& records,
     const std::size_t end = std::min(records.size(), first + size);
     std::vector<RecordFacts> window;
     for (std::size_t i = first; i < end; ++i) {
-      window.push_back({kBytesPerToken * records[i].prompt_tokens, records[i].max_tokens,
-                        static_cast<std::uint32_t>(i - first)});
+      const ReplayRecord& record = records[i];
+      const bool has_line = record.line_bytes > 0;
+      window.push_back({has_line ? record.line_bytes : kBytesPerToken * record.prompt_tokens,
+                        record.max_tokens,
+                        has_line ? record.prefix_hash : static_cast<std::uint32_t>(i - first)});
     }
     order.begin(window);
     if (first == 0) {

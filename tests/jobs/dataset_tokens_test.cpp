@@ -59,6 +59,8 @@ TEST_F(DatasetTokensTest, LengthsAreThoseOfARun) {
   EXPECT_EQ(tokens.read, 3u);
   EXPECT_THAT(prompts(tokens), ElementsAre(5, 3, 50));
   EXPECT_EQ(tokens.lengths[0].max_tokens, 60u);
+  EXPECT_EQ(tokens.lengths[0].line_bytes, 18u);  // {"prompt": "abcd"}
+  EXPECT_NE(tokens.lengths[0].prefix_hash, tokens.lengths[1].prefix_hash);
   EXPECT_EQ(tokens.lengths[1].max_tokens, 7u);
   EXPECT_EQ(tokens.lengths[2].max_tokens, 50u);  // what the context leaves
   EXPECT_THAT(failures_, IsEmpty());

@@ -55,6 +55,8 @@ TEST_F(PlanLengthsTest, AnswersAreAsLongAsTheyMayBe) {
   EXPECT_TRUE(source_.answers_are_longest);
   EXPECT_EQ(source_.answers.longest, 60u);
   EXPECT_EQ(source_.prompts.sum, 7u);
+  EXPECT_EQ(input_.lengths[0].line_bytes, 18u);
+  EXPECT_NE(input_.lengths[0].prefix_hash, input_.lengths[1].prefix_hash);
 }
 
 TEST_F(PlanLengthsTest, OrAsExpectedWhereTheyMayBeSoLong) {

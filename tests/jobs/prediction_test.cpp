@@ -94,6 +94,9 @@ TEST(Predict, RecordsAreReplayedInTheOrderOfARun) {
   });
   const double seconds = replay(pipeline, workload).seconds;
   EXPECT_DOUBLE_EQ(predict(pipeline, {lengths}, {500}, kPlenty).front().seconds, seconds);
+  EXPECT_NE(predict(pipeline, {draw_records(lengths, 500), true}, {500}, kPlenty).front().seconds,
+            seconds)
+      << "or nothing is shown";
   // And as they are, where that is how a run had them.
   EXPECT_DOUBLE_EQ(predict(pipeline, {ordered, true}, {500}, kPlenty).front().seconds, seconds);
 }
@@ -133,6 +136,17 @@ TEST(InRunOrder, LongestFirstWhereThereIsRoomForAll) {
   };
   EXPECT_EQ(prompts(in_run_order(records, two_stages(4000).limits)),
             (std::vector<std::uint32_t>{900, 2, 3, 1}));
+}
+
+// Those of a group that begins alike stay together, placed by the longest of them.
+TEST(InRunOrder, LinesThatBeginAlikeStayTogether) {
+  const std::vector<ReplayRecord> records = {
+      {1, 9, 9, 40, 5}, {2, 8, 8, 40, 6}, {3, 7, 7, 40, 5}, {4, 6, 6, 40, 6}};
+  std::vector<std::uint32_t> prompts;
+  for (const ReplayRecord& record : in_run_order(records, two_stages(4000).limits)) {
+    prompts.push_back(record.prompt_tokens);
+  }
+  EXPECT_EQ(prompts, (std::vector<std::uint32_t>{1, 3, 2, 4}));
 }
 
 TEST(InRunOrder, WindowsAreOfOneSize) {

@@ -211,7 +211,7 @@ void CpuStage::check_memory(const std::string& path, const WeightLoader& loader,
   if (weights + std::max(packing, activations + logits) <= memory) return;
   throw ModelError(fmt::format(
       "{}: layers {} to {} take {} bytes of weights in {} and then {} bytes of activations for {} "
-      "rows and {} bytes to sample {} of them, or {} bytes while weights are packed: more "
+      "rows and {} bytes of logits for {} samples, or {} bytes while weights are packed: more "
       "together than the {} bytes of memory that {}; use more stages on more nodes, or smaller "
       "steps",
       path, range_.begin, range_.end - 1, weights, io::to_string(options_.dtype), activations,
